@@ -1,0 +1,18 @@
+//! What every other crate speaks: time, identifiers, addresses, and the plans that the control
+//! plane hands to the machines.
+//!
+//! Nothing here does IO, is asynchronous or knows an AWS request. The plan types
+//! ([`machine`], [`network`], [`image`]) are the only language between the services, which decide,
+//! and the node, which executes.
+
+#![forbid(unsafe_code)]
+
+pub mod cidr;
+pub mod clock;
+pub mod id;
+pub mod image;
+pub mod machine;
+pub mod network;
+
+pub use cidr::Ipv4Cidr;
+pub use clock::{Clock, Timestamp};
