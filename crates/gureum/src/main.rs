@@ -1,2 +1,202 @@
-//! (being built)
-fn main() {}
+//! gureum: an EC2 region that you own.
+//!
+//! This crate is configuration and wiring: it reads the command line, opens the store, chooses the
+//! driver and joins the services into one dispatcher. It holds no behaviour of EC2.
+
+#![forbid(unsafe_code)]
+
+mod credentials;
+mod down;
+mod images;
+mod serve;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An EC2 region that you own.
+#[derive(Parser, Debug)]
+#[command(name = "gureum", version, about)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve a region.
+    Serve(Serve),
+    /// Say what this machine can do and what to install, one line each.
+    Doctor(DataDirectory),
+    /// Print the exports that point AWS tools at the region.
+    Env(Env),
+    /// Build, import and list machine images.
+    #[command(subcommand)]
+    Image(Image),
+    /// Stop the daemon and every machine, and remove namespaces, taps, routes and nft tables.
+    Down(DataDirectory),
+}
+
+#[derive(Args, Debug)]
+struct DataDirectory {
+    /// Where the region keeps its state [default: /var/lib/gureum as root, else
+    /// $XDG_DATA_HOME/gureum].
+    #[arg(long, env = "GUREUM_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDirectory {
+    fn path(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(default_data_directory)
+    }
+}
+
+fn default_data_directory() -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    if std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0) {
+        return "/var/lib/gureum".into();
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    std::env::var_os("XDG_DATA_HOME")
+        .map_or_else(|| home.join(".local/share"), PathBuf::from)
+        .join("gureum")
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// What runs the instances.
+    #[arg(long, value_enum, default_value = "auto")]
+    driver: Driver,
+    /// Address of the one port for all services.
+    #[arg(long, default_value = "127.0.0.1:4566")]
+    listen: SocketAddr,
+    /// Whether signatures are verified; open takes any key as the account's root (loopback only).
+    #[arg(long, value_enum, default_value = "sigv4")]
+    auth: Auth,
+    /// The account's id, 12 digits.
+    #[arg(long, default_value = "123456789012", value_parser = account_id)]
+    account_id: String,
+    /// How many seconds the region's clock runs in one of the wall's.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    time_scale: u32,
+    /// Throttle requests with AWS's token buckets.
+    #[arg(long, value_enum, default_value = "off")]
+    throttle: Switch,
+    /// How long a simulated launch takes, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    sim_launch_time: u64,
+    /// Where public addresses come from.
+    #[arg(long, default_value = "198.18.0.0/16")]
+    public_pool: base::Ipv4Cidr,
+    /// Most memory that a virtual machine gets, MiB; the API shows the type's nominal size.
+    #[arg(long)]
+    vm_memory_max: Option<u64>,
+    /// How the processors of virtual machines run.
+    #[arg(long, value_enum, default_value = "auto")]
+    accelerator: Accelerator,
+}
+
+fn account_id(text: &str) -> Result<String, String> {
+    if text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
+        Ok(text.to_owned())
+    } else {
+        Err("an account id has 12 digits".into())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Driver {
+    /// qemu where this machine can, else sim.
+    Auto,
+    /// Virtual machines; needs root and QEMU.
+    Qemu,
+    /// The simulated region: no privilege, no machines.
+    Sim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Auth {
+    /// Verify every request.
+    Sigv4,
+    /// Take any key.
+    Open,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Accelerator {
+    /// KVM where it is proven to run a guest, else TCG.
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+#[derive(Args, Debug)]
+struct Env {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// The address that the region listens on.
+    #[arg(long, default_value = "127.0.0.1:4566")]
+    listen: SocketAddr,
+    /// The region to name in AWS_DEFAULT_REGION.
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum Image {
+    /// Build an image from Debian's packages: micro, debian-12 or al2-compat.
+    Build {
+        /// Its name.
+        name: String,
+        /// Do nothing when it is already built.
+        #[arg(long)]
+        if_missing: bool,
+        #[command(flatten)]
+        data: DataDirectory,
+    },
+    /// Register a qcow2 or raw disk; it is booted by firmware.
+    Import {
+        /// The disk image.
+        file: PathBuf,
+        /// The AMI's name [default: the file's].
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        data: DataDirectory,
+    },
+    /// List the images.
+    List {
+        #[command(flatten)]
+        data: DataDirectory,
+    },
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GUREUM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match CommandLine::parse().command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Doctor(data) => doctor(&data),
+        Command::Env(options) => credentials::print_environment(&options),
+        Command::Image(command) => images::run(&command),
+        Command::Down(data) => down::run(&data.path()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gureum: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! What the store keeps about EC2: plain JSON with a version number, one record a resource.
+//!
+//! Keys are `/<region>/<kind>/<account>/<id>`. Fields that a later version adds come with
+//! `#[serde(default)]`; a change of meaning raises the record's `v` and brings an upgrade function.
+//! Records are not API shapes: each resource's module turns them into those.
+
+use base::{Ipv4Cidr, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// Tags of a resource.
+pub type Tags = BTreeMap<String, String>;
+
+/// Keys of the records.
+pub mod key {
+    /// `/<region>/<kind>/<account>/<id>`; with an empty id, the prefix of all.
+    pub fn of(region: &str, kind: &str, account: &str, id: &str) -> String {
+        format!("/{region}/{kind}/{account}/{id}")
+    }
+
+    /// Marks an account's region as set up (default VPC and its parts).
+    pub const REGION: &str = "region";
+    /// [`super::Vpc`].
+    pub const VPC: &str = "vpc";
+    /// [`super::Subnet`].
+    pub const SUBNET: &str = "subnet";
+    /// [`super::SecurityGroup`].
+    pub const SECURITY_GROUP: &str = "security-group";
+    /// Claims a group name in a VPC: `<vpc-id>/<name>` → group id.
+    pub const SECURITY_GROUP_NAME: &str = "security-group-name";
+    /// [`super::Instance`].
+    pub const INSTANCE: &str = "instance";
+    /// [`super::Interface`].
+    pub const INTERFACE: &str = "network-interface";
+    /// Claims a private address: `<vpc-id>/<address>` → interface id.
+    pub const PRIVATE_ADDRESS: &str = "private-address";
+    /// [`super::Volume`].
+    pub const VOLUME: &str = "volume";
+    /// [`super::KeyPair`], by name.
+    pub const KEY_PAIR: &str = "key-pair";
+    /// [`super::Image`]; account is the owner's.
+    pub const IMAGE: &str = "image";
+
+    /// Claims a public address, for all regions and accounts of this cloud.
+    pub fn public_address(address: std::net::Ipv4Addr) -> String {
+        format!("/public-address/{address}")
+    }
+}
+
+/// A virtual private cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vpc {
+    /// Record version, 1.
+    pub v: u16,
+    /// `vpc-…`.
+    pub id: String,
+    /// Address block.
+    pub cidr: Ipv4Cidr,
+    /// The region's default VPC.
+    pub is_default: bool,
+    /// enableDnsSupport.
+    pub dns_support: bool,
+    /// enableDnsHostnames.
+    pub dns_hostnames: bool,
+    /// `dopt-…`.
+    pub dhcp_options_id: String,
+    /// `vpc-cidr-assoc-…`.
+    pub cidr_association_id: String,
+    /// Default security group.
+    pub default_group_id: String,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Record version, 1.
+    pub v: u16,
+    /// `subnet-…`.
+    pub id: String,
+    /// Its VPC.
+    pub vpc_id: String,
+    /// Address block.
+    pub cidr: Ipv4Cidr,
+    /// `us-east-1a`.
+    pub availability_zone: String,
+    /// Default subnet of its zone.
+    pub default_for_az: bool,
+    /// Instances get a public address unless they say otherwise.
+    pub map_public_ip_on_launch: bool,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// A security group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroup {
+    /// Record version, 1.
+    pub v: u16,
+    /// `sg-…`.
+    pub id: String,
+    /// Name, unique in the VPC.
+    pub name: String,
+    /// Description.
+    pub description: String,
+    /// Its VPC.
+    pub vpc_id: String,
+    /// Rules of both directions.
+    pub rules: Vec<SecurityGroupRule>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// One permission: one protocol range with one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroupRule {
+    /// `sgr-…`.
+    pub id: String,
+    /// Outbound instead of inbound.
+    pub egress: bool,
+    /// `-1`, `tcp`, `udp`, `icmp`, `icmpv6`, or a protocol number.
+    pub protocol: String,
+    /// First port, ICMP type, or -1. `None` with protocol -1 and numbers without ports.
+    pub from_port: Option<i32>,
+    /// Last port, ICMP code, or -1.
+    pub to_port: Option<i32>,
+    /// With whom.
+    pub peer: RulePeer,
+    /// Description.
+    pub description: Option<String>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// The other side of a permission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RulePeer {
+    /// An IPv4 prefix.
+    Ipv4(Ipv4Cidr),
+    /// An IPv6 prefix in canonical text; kept and shown, no packets yet.
+    Ipv6(String),
+    /// Another group of the same account.
+    Group(String),
+}
+
+/// A key pair; the private key is given once and never kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPair {
+    /// Record version, 1.
+    pub v: u16,
+    /// `key-…`.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// `rsa` or `ed25519`.
+    pub kind: String,
+    /// As DescribeKeyPairs shows it.
+    pub fingerprint: String,
+    /// OpenSSH public key with the name as comment: `ssh-ed25519 AAAA… name`.
+    pub public_key: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// An Amazon machine image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Record version, 1.
+    pub v: u16,
+    /// `ami-…`.
+    pub id: String,
+    /// The node's image key ([`base::image::Manifest::key`]).
+    pub key: String,
+    /// Name.
+    pub name: String,
+    /// Description.
+    pub description: String,
+    /// `x86_64`.
+    pub architecture: String,
+    /// `/dev/xvda`.
+    pub root_device_name: String,
+    /// `snap-…` shown for the root device.
+    pub snapshot_id: String,
+    /// Smallest root volume, GiB.
+    pub size_gib: u32,
+    /// Whose it is.
+    pub owner_id: String,
+    /// `amazon`.
+    pub owner_alias: Option<String>,
+    /// Launch permission for all.
+    pub public: bool,
+    /// Instances default to HttpTokens=required.
+    pub imds_v2: bool,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// The life of an instance, as its state code says it (EC2 API Reference, "InstanceState").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// 0: being launched or started.
+    Pending,
+    /// 16.
+    Running,
+    /// 32: being terminated.
+    ShuttingDown,
+    /// 48.
+    Terminated,
+    /// 64: being stopped.
+    Stopping,
+    /// 80.
+    Stopped,
+}
+
+impl InstanceState {
+    /// The low byte of the state code.
+    pub fn code(self) -> i32 {
+        match self {
+            InstanceState::Pending => 0,
+            InstanceState::Running => 16,
+            InstanceState::ShuttingDown => 32,
+            InstanceState::Terminated => 48,
+            InstanceState::Stopping => 64,
+            InstanceState::Stopped => 80,
+        }
+    }
+
+    /// The state's name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            InstanceState::Pending => "pending",
+            InstanceState::Running => "running",
+            InstanceState::ShuttingDown => "shutting-down",
+            InstanceState::Terminated => "terminated",
+            InstanceState::Stopping => "stopping",
+            InstanceState::Stopped => "stopped",
+        }
+    }
+}
+
+/// An instance: what is wanted of it, and the state that the caller sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Record version, 1.
+    pub v: u16,
+    /// `i-…`.
+    pub id: String,
+    /// `r-…`.
+    pub reservation_id: String,
+    /// Place in its reservation.
+    pub launch_index: u32,
+    /// The image.
+    pub image_id: String,
+    /// The node's image key.
+    pub image_key: String,
+    /// `t3.micro`.
+    pub instance_type: String,
+    /// Key pair name.
+    pub key_name: Option<String>,
+    /// The key pair's public key at launch, for IMDS.
+    pub public_key: Option<String>,
+    /// `us-east-1a`.
+    pub availability_zone: String,
+    /// `subnet-…`.
+    pub subnet_id: String,
+    /// `vpc-…`.
+    pub vpc_id: String,
+    /// Primary private address.
+    pub private_ip: Ipv4Addr,
+    /// Whether it gets a public address at every start.
+    pub wants_public_ip: bool,
+    /// The public address it has now.
+    pub public_ip: Option<Ipv4Addr>,
+    /// Primary interface.
+    pub interface_id: String,
+    /// Attached volumes, root first.
+    pub volumes: Vec<AttachedVolume>,
+    /// `/dev/xvda`.
+    pub root_device_name: String,
+    /// Decoded user data.
+    #[serde(default, with = "crate::record::base64_bytes")]
+    pub user_data: Option<Vec<u8>>,
+    /// The state that the caller sees.
+    pub state: InstanceState,
+    /// Times started, 1 at launch ([`base::machine::Wanted::Running`]).
+    pub start: u32,
+    /// Reboots asked for.
+    pub reboots: u32,
+    /// Stop without asking the guest.
+    pub force_stop: bool,
+    /// When the current start was asked for (launchTime).
+    pub launched: Timestamp,
+    /// When the instance was first launched.
+    pub created: Timestamp,
+    /// When the state last changed.
+    pub state_changed: Timestamp,
+    /// StateReason code and message.
+    pub state_reason: Option<StateReason>,
+    /// StateTransitionReason, such as `User initiated (2026-11-21 10:00:23 GMT)`.
+    pub transition_reason: String,
+    /// Whether the guest's network answers; `None` while the check initialises.
+    pub reachable: Option<bool>,
+    /// instanceInitiatedShutdownBehavior: terminate instead of stop.
+    pub terminate_on_shutdown: bool,
+    /// disableApiTermination.
+    pub disable_api_termination: bool,
+    /// disableApiStop.
+    pub disable_api_stop: bool,
+    /// ebsOptimized.
+    pub ebs_optimized: bool,
+    /// Detailed monitoring.
+    pub monitoring: bool,
+    /// sourceDestCheck.
+    pub source_dest_check: bool,
+    /// IMDS options.
+    pub metadata_options: MetadataOptions,
+    /// The client token of the launch.
+    pub client_token: Option<String>,
+    /// CPU credits: `standard` or `unlimited`; burstable types only.
+    pub cpu_credits: Option<String>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// Why an instance is in its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateReason {
+    /// `Client.UserInitiatedShutdown`, `Server.InternalError`, …
+    pub code: String,
+    /// The message.
+    pub message: String,
+}
+
+/// A volume's place at an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedVolume {
+    /// `vol-…`.
+    pub volume_id: String,
+    /// `/dev/xvda`.
+    pub device_name: String,
+    /// DeleteOnTermination.
+    pub delete_on_termination: bool,
+    /// GiB.
+    pub size_gib: u32,
+    /// Image key that it started from.
+    pub source: Option<String>,
+    /// When it was attached.
+    pub attached: Timestamp,
+}
+
+/// IMDS options of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataOptions {
+    /// HttpTokens=required.
+    pub tokens_required: bool,
+    /// HttpPutResponseHopLimit, 1 to 64.
+    pub hop_limit: u8,
+    /// HttpEndpoint=enabled.
+    pub enabled: bool,
+    /// InstanceMetadataTags=enabled.
+    pub tags: bool,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Record version, 1.
+    pub v: u16,
+    /// `eni-…`.
+    pub id: String,
+    /// Its subnet.
+    pub subnet_id: String,
+    /// Its VPC.
+    pub vpc_id: String,
+    /// Its zone.
+    pub availability_zone: String,
+    /// Description.
+    pub description: String,
+    /// `0a:…`.
+    pub mac: String,
+    /// Primary private address.
+    pub private_ip: Ipv4Addr,
+    /// Public address.
+    pub public_ip: Option<Ipv4Addr>,
+    /// Security groups.
+    pub groups: Vec<String>,
+    /// sourceDestCheck.
+    pub source_dest_check: bool,
+    /// Where it is attached.
+    pub attachment: Option<InterfaceAttachment>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// An interface's place at an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAttachment {
+    /// `eni-attach-…`.
+    pub id: String,
+    /// The instance.
+    pub instance_id: String,
+    /// 0 is the primary interface.
+    pub device_index: u32,
+    /// Deleted with the instance.
+    pub delete_on_termination: bool,
+    /// When.
+    pub attached: Timestamp,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Record version, 1.
+    pub v: u16,
+    /// `vol-…`.
+    pub id: String,
+    /// GiB.
+    pub size_gib: u32,
+    /// `gp2`, `gp3`, `io1`, `io2`, `st1`, `sc1`, `standard`.
+    pub kind: String,
+    /// Provisioned or included IOPS.
+    pub iops: Option<u32>,
+    /// MiB/s, gp3.
+    pub throughput: Option<u32>,
+    /// `snap-…` it was made from.
+    pub snapshot_id: Option<String>,
+    /// Its zone.
+    pub availability_zone: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The instance it is attached to; the place is in the instance's record.
+    pub instance_id: Option<String>,
+    /// Tags.
+    pub tags: Tags,
+}
+
+/// `Option<Vec<u8>>` as base64 text.
+pub(crate) mod base64_bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(|b| STANDARD.encode(b)).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        Option::<String>::deserialize(deserializer)?
+            .map(|text| STANDARD.decode(text).map_err(serde::de::Error::custom))
+            .transpose()
+    }
+}

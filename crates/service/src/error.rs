@@ -1,0 +1,71 @@
+//! The error that a caller sees: AWS's code, message and HTTP status.
+//!
+//! The codes that belong to no single operation stand here, with the source of their text:
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html> ("Common client
+//! error codes"). Those of a resource stand beside its handlers.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// An answer that is a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// AWS's error code, such as `InvalidParameterValue`.
+    pub code: Cow<'static, str>,
+    /// The message, as AWS words it.
+    pub message: String,
+    /// HTTP status: 4xx for the caller's faults, 5xx for ours.
+    pub status: u16,
+}
+
+impl Error {
+    /// The caller's fault, status 400.
+    pub fn client(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Error { code: code.into(), message: message.into(), status: 400 }
+    }
+
+    /// Our fault. The detail goes to the log; the caller learns only that it happened.
+    pub fn internal(detail: impl fmt::Display) -> Self {
+        tracing::error!(%detail, "internal error");
+        Error {
+            code: "InternalError".into(),
+            message: "An internal error has occurred".into(),
+            status: 500,
+        }
+    }
+
+    /// The same error with another HTTP status.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// `InvalidParameterValue`.
+    pub fn invalid_parameter_value(message: impl Into<String>) -> Self {
+        Self::client("InvalidParameterValue", message)
+    }
+
+    /// `MissingParameter`, naming the parameter.
+    pub fn missing_parameter(name: &str) -> Self {
+        Self::client("MissingParameter", format!("The request must contain the parameter {name}"))
+    }
+
+    /// `InvalidParameterCombination`.
+    pub fn invalid_parameter_combination(message: impl Into<String>) -> Self {
+        Self::client("InvalidParameterCombination", message)
+    }
+
+    /// `UnsupportedOperation`: the model knows it, this region does not do it yet.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::client("UnsupportedOperation", message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Error {}
