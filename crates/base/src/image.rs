@@ -13,6 +13,9 @@ pub struct Manifest {
     pub key: String,
     /// The AMI's name as DescribeImages shows it.
     pub name: String,
+    /// More names: the region publishes one AMI for each, otherwise the same.
+    #[serde(default)]
+    pub also_named: Vec<String>,
     /// The AMI's description: says plainly what it is.
     pub description: String,
     /// `x86_64`.
