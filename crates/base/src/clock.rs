@@ -1,7 +1,7 @@
 //! Time as a value. Handlers and plans are given a [`Timestamp`]; only [`Clock`] reads the wall.
 //!
 //! A region's clock may run faster than the wall (`--time-scale`), so a month's bill takes a
-//! minute. It is a pure function of the wall clock and a stored origin, so a restarted region never
+//! minute. It is a pure function of the wall clock and a stored pair of times, so a restarted region never
 //! goes back in time. Signatures are judged by the wall clock, never by the region's.
 
 use serde::{Deserialize, Serialize};
@@ -56,10 +56,12 @@ impl Timestamp {
 /// The region's clock.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// `origin + (wall - origin) * scale`.
+    /// `region + (now - wall) * scale`.
     Scaled {
-        /// Where region time and wall time coincide.
-        origin: Timestamp,
+        /// A moment of the wall clock.
+        wall: Timestamp,
+        /// What the region's clock showed at that moment.
+        region: Timestamp,
         /// Region seconds per wall second, at least 1.
         scale: u32,
     },
@@ -70,15 +72,15 @@ pub enum Clock {
 impl Clock {
     /// The wall clock itself.
     pub fn wall() -> Self {
-        Clock::Scaled { origin: Timestamp(0), scale: 1 }
+        Clock::Scaled { wall: Timestamp(0), region: Timestamp(0), scale: 1 }
     }
 
     /// The region's time now.
     pub fn now(&self) -> Timestamp {
         match self {
-            Clock::Scaled { origin, scale } => {
-                let elapsed = Timestamp::wall().millis_since(*origin);
-                origin.plus_millis(elapsed.saturating_mul(i64::from(*scale)))
+            Clock::Scaled { wall, region, scale } => {
+                let elapsed = Timestamp::wall().millis_since(*wall);
+                region.plus_millis(elapsed.saturating_mul(i64::from(*scale)))
             }
             Clock::Manual(millis) => Timestamp(millis.load(Ordering::SeqCst)),
         }
@@ -112,7 +114,8 @@ mod tests {
 
     #[test]
     fn scaled_clock_runs_faster_than_the_wall() {
-        let clock = Clock::Scaled { origin: Timestamp::wall().plus_millis(-1_000), scale: 60 };
+        let origin = Timestamp::wall().plus_millis(-1_000);
+        let clock = Clock::Scaled { wall: origin, region: origin, scale: 60 };
         let ahead = clock.now().millis_since(Timestamp::wall());
         assert!((59_000..120_000).contains(&ahead), "{ahead}");
         let wait = clock.wall_millis_until(clock.now().plus_millis(60_000));

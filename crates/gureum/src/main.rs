@@ -200,3 +200,12 @@ fn main() -> ExitCode {
         }
     }
 }
+
+fn doctor(data: &DataDirectory) -> Result<()> {
+    let checks = node::doctor::check(&data.path());
+    let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    for check in &checks {
+        println!("{:<4} {:<width$}  {}", check.ok.label(), check.name, check.line());
+    }
+    Ok(())
+}

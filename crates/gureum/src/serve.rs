@@ -1,0 +1,181 @@
+//! `gureum serve`: opens the store, chooses the driver, joins the services, listens.
+
+use crate::{Accelerator, Auth, Driver, Serve, Switch, credentials, images};
+use anyhow::{Context, Result, bail};
+use base::{Clock, Timestamp};
+use service::call::{Call, Environment};
+use service::dispatch::{Authentication, Dispatcher};
+use service::identity::Identity;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+
+/// Serves until SIGTERM or SIGINT. Machines go on running after that.
+pub(crate) fn run(options: &Serve) -> Result<()> {
+    if options.auth == Auth::Open && !options.listen.ip().is_loopback() {
+        bail!("--auth open verifies nothing, so it listens on loopback only, not on {}", options.listen);
+    }
+    let data = options.data.path();
+    std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+    // Before anything is started: a second daemon on this port must change nothing.
+    let listener = std::net::TcpListener::bind(options.listen).with_context(|| {
+        format!("cannot listen on {} (is another region running? choose --listen)", options.listen)
+    })?;
+    listener.set_nonblocking(true)?;
+    let store = store::redb(&data.join("region.redb"))
+        .with_context(|| format!("cannot open the store in {}", data.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(options, &data, listener, store))
+}
+
+async fn serve(
+    options: &Serve,
+    data: &Path,
+    listener: std::net::TcpListener,
+    store: Arc<dyn Store>,
+) -> Result<()> {
+    let clock = region_clock(store.as_ref(), options.time_scale).await?;
+    let driver = driver(options, data, &clock)?;
+    let simulated = driver.name() == "sim";
+    let environment = Arc::new(Environment {
+        account_id: options.account_id.clone(),
+        public_pool: options.public_pool,
+        driver,
+        clock,
+    });
+    root_key(&environment, store.as_ref(), data).await?;
+    images::publish(store.as_ref(), &data.join("images"), simulated).await?;
+    let authentication = match options.auth {
+        Auth::Sigv4 => Authentication::Sigv4(iam::access_key::lookup),
+        Auth::Open => Authentication::Open,
+    };
+    let dispatcher = Arc::new(Dispatcher::new(
+        vec![ec2::service(), iam::sts_service()],
+        Arc::clone(&environment),
+        Arc::clone(&store),
+        authentication,
+        options.throttle == Switch::On,
+    ));
+    service::reconcile::start(ec2::RECONCILERS, Arc::clone(&environment), Arc::clone(&store));
+    tokio::spawn(images::watch(Arc::clone(&store), data.join("images"), simulated));
+    tokio::spawn(hourly(Arc::clone(&dispatcher)));
+    std::fs::write(data.join("gureum.pid"), format!("{}\n", std::process::id()))?;
+    let address = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    println!("gureum {}: http://{address} (driver {}, account {})",
+        env!("CARGO_PKG_VERSION"), environment.driver.name(), environment.account_id);
+    tokio::select! {
+        () = service::http::serve(listener, dispatcher) => {}
+        signal = shutdown_signal() => signal?,
+    }
+    let _ = std::fs::remove_file(data.join("gureum.pid"));
+    Ok(())
+}
+
+async fn shutdown_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn hourly(dispatcher: Arc<Dispatcher>) {
+    loop {
+        if let Err(error) = dispatcher.forget_tokens().await {
+            tracing::warn!(%error, "expired client tokens stay for another hour");
+        }
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+    }
+}
+
+/// The region's clock. Its origin is kept, so that it never goes back: a new scale continues from
+/// the region's time, not from the wall's.
+async fn region_clock(store: &dyn Store, scale: u32) -> Result<Clock> {
+    const KEY: &str = "/region-clock";
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Origin {
+        v: u16,
+        /// Region time minus wall time when this run of the clock began.
+        wall: Timestamp,
+        region: Timestamp,
+        scale: u32,
+    }
+    let known = store.snapshot().get(KEY).map(|kv| kv.decode::<Origin>()).transpose()?;
+    let wall = Timestamp::wall();
+    let region = match &known {
+        Some(origin) => {
+            let elapsed = wall.millis_since(origin.wall).max(0);
+            origin.region.plus_millis(elapsed.saturating_mul(i64::from(origin.scale)))
+        }
+        None => wall,
+    };
+    let unchanged = known.as_ref().is_some_and(|origin| origin.scale == scale);
+    if !unchanged && (scale != 1 || region > wall) {
+        let origin = Origin { v: 1, wall, region, scale };
+        store.txn(store::Txn::write(vec![store::Op::put(KEY, &origin)?])).await?;
+        return Ok(Clock::Scaled { wall, region, scale });
+    }
+    Ok(match known {
+        Some(origin) if unchanged => {
+            Clock::Scaled { wall: origin.wall, region: origin.region, scale }
+        }
+        _ => Clock::wall(),
+    })
+}
+
+fn driver(
+    options: &Serve,
+    data: &Path,
+    clock: &Clock,
+) -> Result<Arc<dyn base::machine::Driver>> {
+    let simulated = || {
+        let launch = Duration::from_millis(options.sim_launch_time);
+        Arc::new(node::sim::Driver::new(clock.clone(), launch)) as Arc<dyn base::machine::Driver>
+    };
+    let real = || -> Result<Arc<dyn base::machine::Driver>> {
+        let mut network = net::Config::new(data.join("net"));
+        network.public_pool = options.public_pool;
+        let config = node::qemu::Config {
+            data_dir: data.to_path_buf(),
+            images_dir: data.join("images"),
+            vm_memory_max: options.vm_memory_max,
+            accelerator: match options.accelerator {
+                Accelerator::Auto => node::qemu::Accelerator::Auto,
+                Accelerator::Kvm => node::qemu::Accelerator::Kvm,
+                Accelerator::Tcg => node::qemu::Accelerator::Tcg,
+            },
+            clock: clock.clone(),
+            network,
+        };
+        Ok(node::qemu::Driver::start(config)?)
+    };
+    match options.driver {
+        Driver::Sim => Ok(simulated()),
+        Driver::Qemu => real().context("the qemu driver cannot start (gureum doctor says more)"),
+        Driver::Auto => match real() {
+            Ok(driver) => Ok(driver),
+            Err(error) => {
+                tracing::warn!("instances are simulated, since {error:#}");
+                Ok(simulated())
+            }
+        },
+    }
+}
+
+/// Makes the root's access key at the first start.
+async fn root_key(environment: &Environment, store: &dyn Store, data: &Path) -> Result<()> {
+    let identity = Identity::root(&environment.account_id);
+    let (id, secret) = credentials::generate()?;
+    let mut call = Call::new(environment, store.snapshot(), "aws-global", &identity, "start");
+    let key = iam::access_key::ensure_root(&mut call, &environment.account_id, &id, &secret)?;
+    if !call.is_read_only() {
+        let (txn, _) = call.into_parts()?;
+        store.txn(txn).await?;
+    }
+    credentials::write(data, &key)
+}

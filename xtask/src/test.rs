@@ -1,0 +1,113 @@
+//! `cargo xtask test`: installs what the tests need and runs all of them.
+//!
+//! Layers, in order: formatting and lints; unit, property and golden tests; the real clients against
+//! the simulated region; the same clients against real machines (root and QEMU; says so when it
+//! skips). `cargo xtask test unit|clients|machines` runs one layer.
+
+use crate::setup;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+const PYTHON_PACKAGES: &[&str] = &["boto3==1.43.11", "awscli", "pytest", "requests"];
+
+/// Runs the layers named, or all.
+///
+/// # Errors
+/// A test failed.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let wanted = |layer: &str| arguments.is_empty() || arguments.iter().any(|a| a == layer);
+    if let Some(unknown) = arguments
+        .iter()
+        .find(|a| !["lint", "unit", "clients", "machines"].contains(&a.as_str()))
+    {
+        bail!("there is no layer {unknown}: lint, unit, clients, machines");
+    }
+    let root = setup::is_root();
+    if root {
+        layer("packages", setup::machine_packages)?;
+    } else {
+        println!("not root: tests that need kernel features or real machines are skipped");
+    }
+    if wanted("lint") {
+        layer("formatting and lints", lint)?;
+    }
+    if wanted("unit") {
+        layer("unit, property and golden tests", || {
+            cargo(&["test", "--workspace", "--quiet"], root)
+        })?;
+    }
+    if !wanted("clients") && !wanted("machines") {
+        return Ok(());
+    }
+    let mut gureum = None;
+    layer("build", || {
+        gureum = Some(setup::build("dev")?);
+        Ok(())
+    })?;
+    let gureum = gureum.context("no binary")?;
+    let python = setup::venv(&setup::target().join("test-venv"), PYTHON_PACKAGES)?;
+    if wanted("clients") {
+        layer("clients on the simulated region", || pytest(&python, &gureum, "tests/clients"))?;
+    }
+    if wanted("machines") {
+        if root {
+            layer("clients on real machines", || pytest(&python, &gureum, "tests/machines"))?;
+        } else {
+            println!("skipped: tests/machines needs root");
+        }
+    }
+    Ok(())
+}
+
+fn layer(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let begun = Instant::now();
+    work().with_context(|| name.to_owned())?;
+    println!("== {name}: ok ({:.0} s)", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn lint() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"], false)?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], false)?;
+    if Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|o| o.status.success()) {
+        cargo(&["deny", "check", "bans", "licenses", "sources"], false)?;
+    } else {
+        println!("skipped: cargo-deny is not installed");
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str], privileged: bool) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(setup::root());
+    if privileged {
+        command.env("GUREUM_PRIVILEGED_TESTS", "1");
+    }
+    check(command)
+}
+
+fn pytest(python: &Path, gureum: &Path, directory: &str) -> Result<()> {
+    let mut path = vec![python.to_path_buf()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    path.push("/usr/sbin".into());
+    let mut command = Command::new(python.join("python"));
+    command
+        .args(["-m", "pytest", "-q", "-rs", "--durations=8", "-p", "no:cacheprovider", directory])
+        .current_dir(setup::root())
+        .env("PATH", std::env::join_paths(path)?)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("GUREUM", gureum)
+        .env("GUREUM_TEST_DATA", setup::target().join("test-data"));
+    check(command)
+}
+
+fn check(mut command: Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
