@@ -67,6 +67,14 @@ pub enum DecodeError {
         /// The kind of value that was expected, such as `integer`.
         expected: &'static str,
     },
+    /// Indexes of a list are 1, 2, 3…
+    #[error("index {expected} is missing before {path}")]
+    BadIndex {
+        /// The parameter.
+        path: String,
+        /// The index that should have come.
+        expected: usize,
+    },
     /// More items, parameters or levels than any operation accepts.
     #[error("too many: {0}")]
     TooMany(String),
@@ -84,12 +92,60 @@ impl DecodeError {
 
     /// What a service that speaks `protocol` answers.
     pub fn to_api(&self, protocol: Protocol) -> Error {
-        let text = self.to_string();
-        match (protocol, self) {
-            (Protocol::Ec2 | Protocol::Query, DecodeError::Malformed(_)) => {
-                Error::new("MalformedQueryString", text)
+        let is_ec2 = protocol == Protocol::Ec2;
+        if !matches!(protocol, Protocol::Ec2 | Protocol::Query) {
+            return match self {
+                DecodeError::MissingAction | DecodeError::InvalidAction { .. } => {
+                    Error::new("UnknownOperationException", "The requested operation is unknown.")
+                }
+                _ => Error::new("SerializationException", self.to_string()),
+            };
+        }
+        match self {
+            DecodeError::Malformed(why) => Error::new(
+                "MalformedQueryString",
+                format!("The query string is malformed: {why}."),
+            ),
+            DecodeError::MissingAction => {
+                Error::new("MissingAction", "The request must contain the parameter Action")
             }
-            _ => Error::new("SerializationException", text),
+            DecodeError::InvalidAction { action, .. } if is_ec2 => Error::new(
+                "InvalidAction",
+                format!("The action {action} is not valid for this web service."),
+            ),
+            DecodeError::InvalidAction { action, version } => Error::new(
+                "InvalidAction",
+                format!("Could not find operation {action} for version {version}"),
+            ),
+            DecodeError::UnknownParameter(name) if is_ec2 => {
+                Error::new("UnknownParameter", format!("The parameter {name} is not recognized"))
+            }
+            DecodeError::UnknownParameter(name) => Error::new(
+                "InvalidQueryParameter",
+                format!("The parameter {name} is not recognized"),
+            ),
+            DecodeError::Duplicate(name) => Error::new(
+                "InvalidQueryParameter",
+                format!("The parameter {name} is given more than once"),
+            ),
+            DecodeError::BadIndex { path, expected } => Error::new(
+                "InvalidQueryParameter",
+                format!("The parameter {path} is out of sequence: index {expected} is missing"),
+            ),
+            DecodeError::InvalidValue { path, value, expected } if is_ec2 => Error::new(
+                "InvalidParameterValue",
+                format!(
+                    "Value ({value}) for parameter {path} is invalid. Expected a value of type \
+                     {expected}."
+                ),
+            ),
+            DecodeError::InvalidValue { path, value, expected } => Error::new(
+                "MalformedInput",
+                format!("Value '{value}' at '{path}' is not a valid {expected}"),
+            ),
+            DecodeError::TooMany(what) => {
+                Error::new("InvalidQueryParameter", format!("The request has too many {what}."))
+            }
         }
     }
 }

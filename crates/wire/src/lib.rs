@@ -9,9 +9,12 @@
 pub mod debug;
 pub mod document;
 pub mod error;
+pub mod form;
 pub mod schema;
 pub mod shape;
 pub mod sigv4;
+mod text;
+pub mod xml;
 
 pub use document::Document;
 pub use error::{DecodeError, Error};
