@@ -44,16 +44,29 @@ impl Durable for Volatile {
 /// The most requests in one batch: bounds the time until the first of them is answered.
 const MAX_BATCH: usize = 1024;
 
+/// And the most bytes, for the same reason.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
 /// How long to wait after a failed expiry of a lease before trying again.
 const EXPIRY_RETRY: Duration = Duration::from_millis(100);
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Request {
-    Txn(Txn, Answer<TxnResult>),
+    /// With its size in bytes.
+    Txn(Txn, usize, Answer<TxnResult>),
     Grant(u64, Answer<LeaseId>),
     KeepAlive(LeaseId, Answer<Duration>),
     Revoke(LeaseId, Answer<()>),
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        match self {
+            Request::Txn(_, bytes, _) => *bytes,
+            Request::Grant(..) | Request::KeepAlive(..) | Request::Revoke(..) => 0,
+        }
+    }
 }
 
 /// An answer that waits for the batch to be durable.
@@ -139,8 +152,8 @@ impl Store for Engine {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, Error>> {
         Box::pin(async move {
-            txn.validate()?;
-            self.ask(|answer| Request::Txn(txn, answer)).await
+            let bytes = txn.validate()?;
+            self.ask(|answer| Request::Txn(txn, bytes, answer)).await
         })
     }
 
@@ -198,6 +211,18 @@ fn deadline(now: Timestamp, ttl_seconds: u64) -> Timestamp {
     now.plus_millis(i64::try_from(ttl_seconds).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 
+/// What has queued up, within the bounds of a batch.
+fn gather(first: Request, queue: &Receiver<Request>) -> Vec<Request> {
+    let mut bytes = first.bytes();
+    let mut batch = vec![first];
+    while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.bytes();
+        batch.push(next);
+    }
+    batch
+}
+
 impl<D: Durable> Writer<D> {
     fn run(&mut self, queue: &Receiver<Request>) {
         let mut expiry_failed = false;
@@ -206,10 +231,8 @@ impl<D: Durable> Writer<D> {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => queue.recv_timeout(wait),
             };
-            let batch: Vec<Request> = match first {
-                Ok(first) => {
-                    std::iter::once(first).chain(queue.try_iter()).take(MAX_BATCH).collect()
-                }
+            let batch = match first {
+                Ok(first) => gather(first, queue),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -265,7 +288,7 @@ impl<D: Durable> Writer<D> {
 
     fn handle(&mut self, request: Request, steps: &mut Vec<Step>) -> Pending {
         match request {
-            Request::Txn(txn, answer) => {
+            Request::Txn(txn, _, answer) => {
                 let result = self.state.run(txn).map(|(result, commit)| {
                     steps.extend(commit.map(Step::Commit));
                     result

@@ -101,9 +101,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Its format version.
-        found: u32,
+        found: u64,
         /// The newest one we read.
-        supported: u32,
+        supported: u64,
     },
     /// The files contradict themselves: acknowledged writes may be missing. The store does not open.
     #[error("{} is damaged: {what}", .path.display())]

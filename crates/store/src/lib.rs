@@ -23,8 +23,13 @@
 
 #![forbid(unsafe_code)]
 
+mod checksum;
+mod disk;
+mod durable;
+mod encoding;
 mod engine;
 mod error;
+mod journal;
 mod record;
 mod state;
 mod txn;
@@ -97,12 +102,19 @@ pub struct Options {
     pub log_events: usize,
     /// How many bytes of replaced values the change log may keep alive.
     pub log_bytes: usize,
+    /// The size of a journal segment, in bytes. Two to four of them are on the disk.
+    pub segment_bytes: u64,
 }
 
 impl Options {
     /// What a region runs with.
     pub fn standard() -> Self {
-        Options { clock: Clock::wall(), log_events: 32_768, log_bytes: 8 << 20 }
+        Options {
+            clock: Clock::wall(),
+            log_events: 32_768,
+            log_bytes: 8 << 20,
+            segment_bytes: 16 << 20,
+        }
     }
 }
 
@@ -126,7 +138,6 @@ pub fn redb(path: &Path) -> Result<Arc<dyn Store>, Error> {
 }
 
 /// [`redb`] with other options.
-pub fn redb_with(path: &Path, _options: &Options) -> Result<Arc<dyn Store>, Error> {
-    let not_yet = std::io::Error::from(std::io::ErrorKind::Unsupported);
-    Err(Error::io("open", path, not_yet))
+pub fn redb_with(path: &Path, options: &Options) -> Result<Arc<dyn Store>, Error> {
+    Ok(Arc::new(durable::open(path, options)?))
 }

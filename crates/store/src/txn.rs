@@ -197,7 +197,8 @@ impl Txn {
     }
 
     /// Checks the limits; what needs the state (leases) is checked when it runs.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Returns the size in bytes.
+    pub(crate) fn validate(&self) -> Result<usize, Error> {
         let count = self.compares.len();
         if count > MAX_OPS {
             return Err(Error::TooManyOps { what: "compares", count });
@@ -218,7 +219,7 @@ impl Txn {
         if bytes > MAX_TXN_BYTES {
             return Err(Error::TooLarge { bytes });
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 
