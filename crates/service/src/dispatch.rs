@@ -12,7 +12,7 @@ use crate::call::{Call, Environment};
 use crate::error::Error;
 use crate::identity::{Identity, Lookup};
 use crate::inspect::{Inspection, first_unhonoured, inspect};
-use crate::operation::{Kind, Operation, Service};
+use crate::operation::{Kind, Operation, Service, SetUp};
 use crate::protocol;
 use crate::throttle::Throttle;
 use base::Timestamp;
@@ -58,7 +58,7 @@ pub enum Authentication {
 struct Served {
     model: &'static wire::ServiceModel,
     operations: HashMap<&'static str, &'static Operation>,
-    set_up: Option<fn(&mut Call<'_>) -> Result<(), Error>>,
+    set_up: Option<SetUp>,
 }
 
 /// All services behind one port.
@@ -85,6 +85,7 @@ impl std::fmt::Debug for Dispatcher {
 struct TokenRecord {
     v: u16,
     canonical: String,
+    head: String,
     tail: String,
     expires: Timestamp,
 }
@@ -115,10 +116,12 @@ impl Dispatcher {
         let services = services
             .into_iter()
             .map(|service| {
-                let operations =
-                    service.operations.iter().map(|o| (o.model.name, *o)).collect::<HashMap<_, _>>();
-                let served =
-                    Served { model: service.model, operations, set_up: service.set_up };
+                let operations = service
+                    .operations
+                    .iter()
+                    .map(|o| (o.model.name, *o))
+                    .collect::<HashMap<_, _>>();
+                let served = Served { model: service.model, operations, set_up: service.set_up };
                 (service.model.signing_name, served)
             })
             .collect();
@@ -164,10 +167,7 @@ impl Dispatcher {
         request_id: &str,
         writer: &mut protocol::Writer,
     ) -> Result<Tail, Error> {
-        let claim = match sigv4::parse(request) {
-            Ok(claim) => Ok(claim),
-            Err(error) => Err(error),
-        };
+        let claim = sigv4::parse(request);
         let named = match &claim {
             Ok(claim) => self.services.get(claim.service.as_ref()),
             Err(_) => None,
@@ -291,8 +291,11 @@ impl Dispatcher {
             Ok(result) => Ok(result.succeeded),
             Err(error) if error.is_storage_full() => {
                 tracing::error!(%error, "the store's disk is full");
-                Err(Error::client("InsufficientStorage", "The region's disk is full: nothing was changed.")
-                    .with_status(503))
+                Err(Error::client(
+                    "InsufficientStorage",
+                    "The region's disk is full: nothing was changed.",
+                )
+                .with_status(503))
             }
             Err(error) => Err(Error::internal(error)),
         }
@@ -382,13 +385,8 @@ impl Dispatcher {
             format!("/{region}/client-token/{}/{name}/{token}", identity.account_id)
         });
         for _ in 0..ATTEMPTS {
-            let mut call = Call::new(
-                &self.environment,
-                self.store.snapshot(),
-                region,
-                identity,
-                request_id,
-            );
+            let mut call =
+                Call::new(&self.environment, self.store.snapshot(), region, identity, request_id);
             if let Some(key) = &token_key
                 && let Some(known) = call.get::<TokenRecord>(key)?
                 && known.expires > call.now
@@ -399,8 +397,7 @@ impl Dispatcher {
                         "The client token that you provided matches an existing request, but the parameters differ.",
                     ));
                 }
-                let (head, _) = protocol::frame(served.model, operation.model);
-                return Ok((head, Bytes::from(known.tail.clone())));
+                return Ok((known.head.clone().into(), known.tail.clone().into()));
             }
             let output = (operation.run)(&mut call, input.as_any())?;
             if inspection.dry_run {
@@ -410,8 +407,9 @@ impl Dispatcher {
             if let Some(key) = &token_key {
                 let expires = call.now.plus_millis(TOKEN_LIFE_MILLIS);
                 let canonical = inspection.canonical.clone();
-                let text = String::from_utf8_lossy(&tail.1).into_owned();
-                call.put(key, TokenRecord { v: 1, canonical, tail: text, expires });
+                let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+                let (head, tail) = (text(&tail.0), text(&tail.1));
+                call.put(key, TokenRecord { v: 1, canonical, head, tail, expires });
             }
             if call.is_read_only() || self.commit(call).await? {
                 return Ok(tail);
@@ -503,15 +501,15 @@ impl Dispatcher {
 const KEPT_AT_RESET: [&str; 2] = ["/iam/", "/node-image/"];
 
 fn dry_run() -> Error {
-    Error::client(
-        "DryRunOperation",
-        "Request would have succeeded, but DryRun flag is set.",
-    )
-    .with_status(412)
+    Error::client("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+        .with_status(412)
 }
 
 fn invalid_action(action: &str) -> Error {
-    Error::client("InvalidAction", format!("The action {action} is not valid for this web service."))
+    Error::client(
+        "InvalidAction",
+        format!("The action {action} is not valid for this web service."),
+    )
 }
 
 /// Whether a text has the form of a region name, such as `us-east-1` or `ap-southeast-2`. Any

@@ -209,6 +209,7 @@ mod tests {
         }
     }
 
+    #[derive(Debug)]
     struct Thing {
         state: &'static str,
     }

@@ -13,15 +13,15 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
-// pub mod dispatch;
+pub mod dispatch;
 pub mod error;
 pub mod filter;
-// pub mod http;
+pub mod http;
 pub mod identity;
 mod inspect;
 pub mod operation;
 pub mod page;
-// mod protocol;
+mod protocol;
 pub mod reconcile;
 pub mod throttle;
 

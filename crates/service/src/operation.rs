@@ -37,6 +37,12 @@ impl<T: wire::Shape + Any> Input for T {
     }
 }
 
+/// Prepares an account's region; see [`Service::set_up`].
+pub type SetUp = fn(&mut Call<'_>) -> Result<(), Error>;
+
+/// A handler behind its types.
+pub type Run = fn(&mut Call<'_>, &dyn Any) -> Result<Box<dyn wire::Shape>, Error>;
+
 /// A service as the dispatcher serves it.
 #[derive(Debug)]
 pub struct Service {
@@ -46,7 +52,7 @@ pub struct Service {
     pub operations: Vec<&'static Operation>,
     /// Prepares an account's region before its first request, such as the default VPC. Stages
     /// nothing when that is done.
-    pub set_up: Option<fn(&mut Call<'_>) -> Result<(), Error>>,
+    pub set_up: Option<SetUp>,
 }
 
 /// An operation that is served.
@@ -64,7 +70,7 @@ pub struct Operation {
     /// An input with nothing in it, for a codec to fill.
     pub input: fn() -> Box<dyn Input>,
     /// The handler, with its types erased.
-    pub run: fn(&mut Call<'_>, &dyn Any) -> Result<Box<dyn wire::Shape>, Error>,
+    pub run: Run,
 }
 
 impl Operation {
