@@ -1,37 +1,100 @@
 //! The data plane of a node: a [`base::network::Plan`] goes in, kernel state comes out.
+//!
+//! A VPC is a network namespace, an interface is a tap in it with a route to its address. Nothing
+//! is bridged: guests believe in a subnet, but every packet between two of them is routed by the
+//! namespace, which answers ARP for those that exist (as EC2 does it). Therefore VPCs may overlap,
+//! and every packet passes the rules of [`rules`].
+//!
+//! ```text
+//!  host ──────── veth ──────── namespace gureum-vpc-… ──┬── tap ── guest 172.31.0.5
+//!   203.0.113.5 is routed      translates, filters,     ├── tap ── guest 172.31.0.6
+//!   to the VPC that has it     answers DHCP, DNS        └── …
+//! ```
+//!
+//! [`Network::apply`] is level-triggered: it compares what is wanted with what it knows to be there,
+//! or with what it finds after a start, and changes the difference. A VPC that did not change is not
+//! touched. Security: new rules are in place before a new tap is.
+//!
+//! ```text
+//!  namespace:  absent ──create──► found ──adopt──► known ──changed plan──► known
+//!                                   ▲                │ failed half way
+//!                                   └────────────────┘
+//! ```
+//!
+//! What this crate deliberately does not do: decide anything (addresses and rules come compiled in
+//! the plan), speak AWS, run machines, answer instance metadata (it only opens the door with
+//! [`Network::listen_metadata`]), or IPv6: guests have none.
 
+mod command;
 mod error;
+mod host;
+mod layout;
+pub mod names;
+mod namespace;
+mod privilege;
+mod protocols;
+pub mod rules;
+pub mod ruleset;
+mod system;
 
 use base::Ipv4Cidr;
-use base::network::Plan;
+use base::network::{Plan, Vpc};
 pub use error::Error;
+use host::Host;
+use layout::Layout;
+use ruleset::{Before, Ruleset};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
 
 /// Where and under which names the network lives.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Addresses that the host routes to the instances that own them.
+    /// Addresses that the host routes to the instances that own them. 203.0.113.0/24 unless told:
+    /// it is reserved for documentation (RFC 5737), so it hides nobody.
     pub public_pool: Ipv4Cidr,
-    /// What namespaces, links and tables are called: 1 to 6 lower-case letters and digits.
+    /// What namespaces, links and tables are called: 1 to 6 lower-case letters and digits, `gureum`
+    /// unless told. Two daemons on one machine need two.
     pub name_prefix: String,
-    /// Resolvers that answer what is not ours.
+    /// Resolvers that answer what is not ours; those of `/etc/resolv.conf` unless told.
     pub upstream_dns: Vec<SocketAddr>,
     /// Directory for what must be undone by [`Network::destroy_all`].
     pub state_dir: PathBuf,
 }
 
 impl Config {
-    /// The defaults: pool 203.0.113.0/24, prefix `gureum`, the resolvers of `/etc/resolv.conf`.
+    /// The defaults.
     pub fn new(state_dir: PathBuf) -> Config {
+        let resolvers = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         Config {
             public_pool: Ipv4Cidr::containing(Ipv4Addr::new(203, 0, 113, 0), 24),
             name_prefix: "gureum".into(),
-            upstream_dns: Vec::new(),
+            upstream_dns: nameservers(&resolvers),
             state_dir,
         }
     }
+
+    fn check(&self) -> Result<(), Error> {
+        if !names::is_prefix(&self.name_prefix) {
+            return Err(Error::Config(format!(
+                "the name prefix {:?} is not 1 to 6 lower-case letters and digits",
+                self.name_prefix
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn nameservers(resolv_conf: &str) -> Vec<SocketAddr> {
+    resolv_conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|rest| rest.trim().parse().ok())
+        .map(|address| SocketAddr::new(address, 53))
+        .collect()
 }
 
 /// Whose packets come from an address.
@@ -44,35 +107,180 @@ pub struct Owner {
 }
 
 /// The node's network; a cheap handle.
+///
+/// Dropping the last one stops DHCP and DNS and leaves the kernel as it is: guests keep talking,
+/// and the next [`Network::start`] adopts what is there.
 #[derive(Clone, Debug)]
-pub struct Network;
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    host: Host,
+    vpcs: BTreeMap<String, Applied>,
+}
+
+/// A VPC as it stands in the kernel.
+#[derive(Debug)]
+struct Applied {
+    vpc: Vpc,
+    ruleset: Ruleset,
+    layout: Layout,
+}
 
 impl Network {
-    /// Checks privileges and tools and starts the threads that answer DHCP and DNS.
+    /// Checks privileges and tools and starts the thread that answers DHCP and DNS.
     pub fn start(config: Config) -> Result<Network, Error> {
-        let _ = config;
-        Err(Error::Config("the network is being built".into()))
+        config.check()?;
+        privilege::check()?;
+        let state = State { host: Host::new(config.clone()), vpcs: BTreeMap::new() };
+        Ok(Network { inner: Arc::new(Inner { config, state: Mutex::new(state) }) })
     }
 
-    /// Makes the kernel what `plan` says. Blocking; idempotent; adopts what another process left.
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic half way leaves a VPC unknown, which is a state that apply can start from.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespace(&self, vpc_id: &str) -> String {
+        names::namespace(&self.inner.config.name_prefix, vpc_id)
+    }
+
+    /// Makes the kernel what `plan` says: idempotent, and it adopts what another process left.
+    ///
+    /// Blocking, for some milliseconds a VPC that changed; call it from a worker thread. A VPC that
+    /// cannot be had does not keep the others from theirs; the first error is returned.
     pub fn apply(&self, plan: &Plan) -> Result<(), Error> {
-        let _ = plan;
-        Err(Error::Config("the network is being built".into()))
+        names::check(plan, &self.inner.config.public_pool)?;
+        let mut state = self.state();
+        state.host.prepare()?;
+        let mut result = self.remove_surplus(plan, &mut state);
+        for vpc in &plan.vpcs {
+            let before = state.vpcs.remove(&vpc.id);
+            if before.as_ref().is_some_and(|applied| applied.vpc == *vpc) {
+                state.vpcs.extend(before.map(|applied| (vpc.id.clone(), applied)));
+                continue;
+            }
+            match self.apply_vpc(&state.host, before, vpc) {
+                Ok(applied) => {
+                    state.vpcs.insert(vpc.id.clone(), applied);
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        let prefix = &self.inner.config.name_prefix;
+        let routes = state.vpcs.values().flat_map(|applied| {
+            let link = names::host_link(prefix, &applied.vpc.id);
+            let public = applied.vpc.interfaces.iter().filter_map(|i| i.public_ip);
+            public.map(move |address| (address, link.clone()))
+        });
+        let routes = routes.collect();
+        result.and(state.host.route(routes))
     }
 
-    /// A tap for QEMU: `-netdev tap,fd=N,vhost=off`.
-    pub fn open_tap(&self, _vpc_id: &str, interface_id: &str) -> Result<OwnedFd, Error> {
-        Err(Error::NotInPlan(interface_id.into()))
+    fn remove_surplus(&self, plan: &Plan, state: &mut State) -> Result<(), Error> {
+        let wanted: BTreeSet<String> =
+            plan.vpcs.iter().map(|vpc| self.namespace(&vpc.id)).collect();
+        state.vpcs.retain(|id, _| wanted.contains(&self.namespace(id)));
+        let mut result = Ok(());
+        for space in namespace::list(&self.inner.config.name_prefix)? {
+            if !wanted.contains(&space) {
+                result = result.and(namespace::remove(&space));
+                state.host.forget_routes();
+            }
+        }
+        result
+    }
+
+    fn apply_vpc(&self, host: &Host, before: Option<Applied>, vpc: &Vpc) -> Result<Applied, Error> {
+        let space = self.namespace(&vpc.id);
+        if before.is_none() {
+            namespace::create(&space)?;
+            namespace::within(&space, || set(&SETTINGS))?;
+            host.connect(&vpc.id)?;
+        }
+        let (ruleset, layout) = (rules::compile(vpc), layout::wanted(vpc));
+        namespace::within(&space, || {
+            let fresh = before.is_none();
+            let current = match &before {
+                Some(applied) => {
+                    command::nft_batch(&ruleset.batch(Before::Known(&applied.ruleset)))?;
+                    applied.layout.clone()
+                }
+                None => {
+                    let listing = command::nft(&["-j", "-t", "list", "ruleset"])?;
+                    let found = ruleset::parse_found(&listing).map_err(|error| Error::Tool {
+                        command: "nft -j -t list ruleset".into(),
+                        message: format!("answered with text that is not JSON: {error}"),
+                    })?;
+                    command::nft_batch(&ruleset.batch(Before::Found(&found)))?;
+                    set(&TRACKING)?;
+                    Layout::read()?
+                }
+            };
+            command::ip_batch(None, &current.surplus(&layout))?;
+            for tap in layout.taps.difference(&current.taps) {
+                system::open_tap(tap, true).map_err(Error::io(format!("make {tap}")))?;
+            }
+            command::ip_batch(None, &current.changes(&layout, fresh))
+        })?;
+        Ok(Applied { vpc: vpc.clone(), ruleset, layout })
+    }
+
+    /// A descriptor of the interface's tap for QEMU: `-netdev tap,fd=N,vhost=off`.
+    ///
+    /// Ethernet frames behind a `virtio_net_hdr`. The descriptor needs no privilege to be used, and
+    /// goes on working when this process ends. Only one process at a time can have it.
+    pub fn open_tap(&self, vpc_id: &str, interface_id: &str) -> Result<OwnedFd, Error> {
+        let state = self.state();
+        let tap = names::tap(interface_id);
+        let known = state.vpcs.get(vpc_id).is_some_and(|applied| {
+            applied.vpc.interfaces.iter().any(|interface| interface.id == interface_id)
+        });
+        if !known {
+            return Err(Error::NotInPlan(format!("{interface_id} of {vpc_id}")));
+        }
+        namespace::within(&self.namespace(vpc_id), || {
+            system::open_tap(&tap, true).map_err(|error| {
+                if error.raw_os_error() == Some(libc::EBUSY) {
+                    Error::TapBusy(interface_id.to_owned())
+                } else {
+                    Error::io(format!("open {tap}"))(error)
+                }
+            })
+        })
     }
 
     /// A listener on 169.254.169.254:80 inside the VPC.
+    ///
+    /// A peer's address is that of the interface that called ([`Network::interface_of`]): the
+    /// guard lets no other source through.
     pub fn listen_metadata(&self, vpc_id: &str) -> Result<TcpListener, Error> {
-        Err(Error::NotInPlan(vpc_id.into()))
+        if !self.state().vpcs.contains_key(vpc_id) {
+            return Err(Error::NotInPlan(vpc_id.to_owned()));
+        }
+        namespace::within(&self.namespace(vpc_id), || {
+            TcpListener::bind((names::METADATA, 80))
+                .map_err(Error::io(format!("listen on {}:80 in {vpc_id}", names::METADATA)))
+        })
     }
 
-    /// The interface that owns a private address in a VPC.
-    pub fn interface_of(&self, _vpc_id: &str, _source: Ipv4Addr) -> Option<Owner> {
-        None
+    /// The interface that has a private address in a VPC.
+    pub fn interface_of(&self, vpc_id: &str, source: Ipv4Addr) -> Option<Owner> {
+        let state = self.state();
+        let interfaces = &state.vpcs.get(vpc_id)?.vpc.interfaces;
+        let interface = interfaces.iter().find(|interface| interface.private_ip == source)?;
+        Some(Owner {
+            interface_id: interface.id.clone(),
+            instance_id: interface.instance_id.clone(),
+        })
     }
 
     /// Whether the guest answers ARP; takes at most 2 s.
@@ -80,9 +288,62 @@ impl Network {
         Err(Error::NotInPlan(interface_id.into()))
     }
 
-    /// Removes everything that has the prefix; needs no running daemon.
+    /// Removes every namespace, link, route and table with the prefix and puts settings back.
+    ///
+    /// Needs no running daemon.
     pub fn destroy_all(config: Config) -> Result<(), Error> {
-        let _ = config;
-        Err(Error::Config("the network is being built".into()))
+        config.check()?;
+        privilege::check()?;
+        Host::new(config).destroy()
+    }
+}
+
+/// Made before the namespace has links, which inherit them.
+const SETTINGS: [(&str, &str); 12] = [
+    ("ipv4/ip_forward", "1"),
+    // The namespace answers for everybody who has an address, at once.
+    ("ipv4/conf/default/proxy_arp", "1"),
+    ("ipv4/neigh/default/proxy_delay", "0"),
+    // Sources are checked by the guard, which knows more.
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv4/conf/default/accept_redirects", "0"),
+    ("ipv4/conf/all/accept_source_route", "0"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+];
+
+/// ConnectionTrackingSpecification's defaults, and 600 s for what has no ports. They exist once the
+/// first rule has brought connection tracking.
+const TRACKING: [(&str, &str); 4] = [
+    ("netfilter/nf_conntrack_tcp_timeout_established", "432000"),
+    ("netfilter/nf_conntrack_udp_timeout", "30"),
+    ("netfilter/nf_conntrack_udp_timeout_stream", "180"),
+    ("netfilter/nf_conntrack_generic_timeout", "600"),
+];
+
+/// Writes settings of the namespace in which the caller's thread stands.
+fn set(settings: &[(&str, &str)]) -> Result<(), Error> {
+    for (name, value) in settings {
+        let path = format!("/proc/sys/net/{name}");
+        match fs::write(&path, value) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(Error::io(format!("set {path}")))?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn nameservers_are_read() {
+        let text = "# c\nsearch x\nnameserver 10.0.0.1\n nameserver ::1\nnameserver bad\n";
+        let found: Vec<String> = super::nameservers(text).iter().map(|a| a.to_string()).collect();
+        assert_eq!(found, ["10.0.0.1:53", "[::1]:53"]);
     }
 }

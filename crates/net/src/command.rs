@@ -1,0 +1,84 @@
+//! Running `ip` and `nft`, the tools whose language the kernel's network speaks.
+
+use crate::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Where the tools are on Debian when the caller's PATH does not say.
+const FALLBACK: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+
+/// The path of a program.
+pub(crate) fn find(tool: &'static str, package: &'static str) -> Result<PathBuf, Error> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(FALLBACK.iter().map(PathBuf::from))
+        .map(|directory| directory.join(tool))
+        .find(|file| file.is_file())
+        .ok_or(Error::ToolMissing { tool, package })
+}
+
+/// Runs `ip` with arguments; the answer is its standard output.
+pub(crate) fn ip(arguments: &[&str]) -> Result<String, Error> {
+    run("ip", "iproute2", arguments, "")
+}
+
+/// Runs lines of `ip` as one process; empty input runs nothing.
+///
+/// The first line that fails stops it.
+pub(crate) fn ip_batch(namespace: Option<&str>, lines: &[String]) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut arguments = namespace.map_or(Vec::new(), |name| vec!["-n", name]);
+    arguments.extend(["-batch", "-"]);
+    run("ip", "iproute2", &arguments, &(lines.join("\n") + "\n")).map(drop)
+}
+
+/// Gives `nft` one batch; the caller's thread stands in the namespace that it is for.
+pub(crate) fn nft_batch(text: &str) -> Result<(), Error> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    run("nft", "nftables", &["-f", "-"], text).map(drop)
+}
+
+/// Runs `nft` with arguments; the answer is its standard output.
+pub(crate) fn nft(arguments: &[&str]) -> Result<String, Error> {
+    run("nft", "nftables", arguments, "")
+}
+
+fn run(
+    tool: &'static str,
+    package: &'static str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, Error> {
+    let program = find(tool, package)?;
+    let command = || format!("{tool} {}", arguments.join(" "));
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Error::io(format!("run {}", command())))?;
+    let mut stdin = child.stdin.take();
+    let output = std::thread::scope(|scope| {
+        // Apart, because a child that writes before it has read all would wait for us.
+        scope.spawn(move || {
+            if let Some(pipe) = &mut stdin {
+                // A child that died early says why on its standard error.
+                let _ = pipe.write_all(input.as_bytes());
+            }
+        });
+        child.wait_with_output()
+    })
+    .map_err(Error::io(format!("run {}", command())))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let mut message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    message.truncate(message.floor_char_boundary(2000));
+    Err(Error::Tool { command: command(), message })
+}

@@ -1,0 +1,218 @@
+//! The host's part: a link to every VPC, routes to the public addresses, the way to the world.
+//!
+//! A public address that an interface has is routed to its VPC; the rest of the pool is
+//! unreachable. What the guests send to the world leaves with the host's own address. The one
+//! setting of the host that is changed, forwarding, is written down first, so that
+//! [`Host::destroy`] can put it back.
+
+use crate::names::{
+    HOST_ADDRESS, HOST_MAC, UPLINK, UPLINK_ADDRESS, UPLINK_MAC, host_link, host_table,
+};
+use crate::{Config, Error, command, namespace, system};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Less wanted than any route to a single address.
+const POOL_METRIC: &str = "metric 4000";
+
+/// What must be undone at the end.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Changes {
+    /// Settings by path, with the value from before.
+    sysctls: BTreeMap<String, String>,
+    /// The pool whose unreachable route was added.
+    pool: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    config: Config,
+    /// Public address to link; unknown until first read.
+    routes: Option<BTreeMap<Ipv4Addr, String>>,
+    prepared: bool,
+}
+
+impl Host {
+    pub(crate) fn new(config: Config) -> Host {
+        Host { config, routes: None, prepared: false }
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.config.state_dir.join("network.json")
+    }
+
+    fn read_changes(&self) -> Result<Changes, Error> {
+        let file = self.state_file();
+        match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Error::Config(format!("{} is damaged: {error}; remove it", file.display()))
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Changes::default()),
+            Err(error) => Err(Error::io(format!("read {}", file.display()))(error)),
+        }
+    }
+
+    /// Written before the change is made: a daemon that dies in between has changed nothing that is
+    /// not written down.
+    fn write_changes(&self, changes: &Changes) -> Result<(), Error> {
+        let file = self.state_file();
+        let action = || format!("write {}", file.display());
+        fs::create_dir_all(&self.config.state_dir).map_err(Error::io(action()))?;
+        let text = serde_json::to_vec_pretty(changes).unwrap_or_default();
+        let temporary = file.with_extension("json.new");
+        fs::write(&temporary, text).map_err(Error::io(action()))?;
+        fs::rename(&temporary, &file).map_err(Error::io(action()))
+    }
+
+    /// Forwarding, the pool's unreachable route, and translation on the way out.
+    pub(crate) fn prepare(&mut self) -> Result<(), Error> {
+        if self.prepared {
+            return Ok(());
+        }
+        let pool = self.config.public_pool.to_string();
+        let mut changes = self.read_changes()?;
+        let old = fs::read_to_string(FORWARDING).map_err(Error::io("read ip_forward"))?;
+        if old.trim() != "1" {
+            changes.sysctls.entry(FORWARDING.into()).or_insert_with(|| old.trim().to_owned());
+        }
+        let earlier = changes.pool.replace(pool.clone()).filter(|earlier| *earlier != pool);
+        self.write_changes(&changes)?;
+        if old.trim() != "1" {
+            fs::write(FORWARDING, "1").map_err(Error::io("switch ip_forward on"))?;
+        }
+        if let Some(earlier) = earlier {
+            // Somebody may have removed it by hand.
+            let _ = command::ip(&["route", "delete", "unreachable", &earlier]);
+        }
+        command::ip_batch(None, &[format!("route replace unreachable {pool} {POOL_METRIC}")])?;
+        let (table, prefix) = (host_table(&self.config.name_prefix), &self.config.name_prefix);
+        command::nft_batch(&format!(
+            "add table ip {table}\n\
+             add chain ip {table} leave {{ type nat hook postrouting priority 100; policy accept; }}\n\
+             flush chain ip {table} leave\n\
+             add rule ip {table} leave ip saddr {pool} oifname != \"{prefix}-*\" masquerade\n"
+        ))?;
+        self.prepared = true;
+        Ok(())
+    }
+
+    /// Makes the link between host and VPC unless both ends are there.
+    pub(crate) fn connect(&self, vpc_id: &str) -> Result<(), Error> {
+        let space = crate::names::namespace(&self.config.name_prefix, vpc_id);
+        let link = host_link(&self.config.name_prefix, vpc_id);
+        let here = system::links().map_err(Error::io("list links"))?.contains_key(&link);
+        let there = namespace::within(&space, || {
+            Ok(system::links().map_err(Error::io("list links"))?.contains_key(UPLINK))
+        })?;
+        let mut lines = Vec::new();
+        if here && !there {
+            lines.push(format!("link delete {link}"));
+        }
+        if there && !here {
+            command::ip_batch(Some(&space), &[format!("link delete {UPLINK}")])?;
+        }
+        if !(here && there) {
+            lines.push(format!(
+                "link add name {link} address {HOST_MAC} type veth \
+                 peer name {UPLINK} address {UPLINK_MAC} netns {space}"
+            ));
+        }
+        lines.push(format!("link set {link} alias {space} up"));
+        lines.push(format!("address replace {HOST_ADDRESS}/32 dev {link} scope link"));
+        lines.push(format!(
+            "neighbour replace {UPLINK_ADDRESS} lladdr {UPLINK_MAC} dev {link} nud permanent"
+        ));
+        command::ip_batch(None, &lines)
+    }
+
+    /// Routes exactly these public addresses to the VPCs that have them.
+    pub(crate) fn route(&mut self, wanted: BTreeMap<Ipv4Addr, String>) -> Result<(), Error> {
+        // Unknown while the kernel changes: whatever happens, the next call reads what is there.
+        let current = match self.routes.take() {
+            Some(routes) => routes,
+            None => self.read_routes()?,
+        };
+        let links = system::links().map_err(Error::io("list links"))?;
+        let mut lines = Vec::new();
+        for (address, link) in &current {
+            // With its link went the route.
+            if !wanted.contains_key(address) && links.contains_key(link) {
+                lines.push(format!("route delete {address} dev {link}"));
+            }
+        }
+        for (address, link) in &wanted {
+            if current.get(address) != Some(link) {
+                lines.push(format!(
+                    "route replace {address} via {UPLINK_ADDRESS} dev {link} onlink"
+                ));
+            }
+        }
+        command::ip_batch(None, &lines)?;
+        self.routes = Some(wanted);
+        Ok(())
+    }
+
+    /// Makes the next [`Host::route`] read the kernel.
+    pub(crate) fn forget_routes(&mut self) {
+        self.routes = None;
+    }
+
+    fn read_routes(&self) -> Result<BTreeMap<Ipv4Addr, String>, Error> {
+        let text = command::ip(&["-j", "route", "show"])?;
+        let routes: Vec<serde_json::Value> =
+            serde_json::from_str(&text).map_err(|error| Error::Tool {
+                command: "ip -j route show".into(),
+                message: format!("answered with text that is not JSON: {error}"),
+            })?;
+        let start = format!("{}-", self.config.name_prefix);
+        Ok(routes
+            .iter()
+            .filter_map(|route| {
+                let address = route["dst"].as_str()?.parse().ok()?;
+                let link = route["dev"].as_str().filter(|link| link.starts_with(&start))?;
+                Some((address, link.to_owned()))
+            })
+            .collect())
+    }
+
+    /// Undoes everything on this machine that has the prefix.
+    pub(crate) fn destroy(self) -> Result<(), Error> {
+        let prefix = &self.config.name_prefix;
+        for space in namespace::list(prefix)? {
+            namespace::remove(&space)?;
+        }
+        let links = system::links().map_err(Error::io("list links"))?;
+        let start = format!("{prefix}-");
+        let left: Vec<String> = links
+            .keys()
+            .filter(|name| name.starts_with(&start))
+            .map(|name| format!("link delete {name}"))
+            .collect();
+        command::ip_batch(None, &left)?;
+        let table = host_table(prefix);
+        // Adding it first makes deleting it work whether or not it is there.
+        command::nft_batch(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
+        let changes = self.read_changes()?;
+        if let Some(pool) = &changes.pool {
+            let routes = command::ip(&["route", "show", "type", "unreachable", pool])?;
+            if !routes.trim().is_empty() {
+                command::ip_batch(None, &[format!("route delete unreachable {pool}")])?;
+            }
+        }
+        for (path, value) in &changes.sysctls {
+            fs::write(path, value).map_err(Error::io(format!("restore {path}")))?;
+        }
+        match fs::remove_file(self.state_file()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", self.state_file().display()))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A network of its own for one test: names, pool, plan, guests; and nothing left after it.
+
+use crate::guest::Guest;
+use base::Ipv4Cidr;
+use base::network::{Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use net::{Config, Network};
+use std::fs::File;
+use std::net::Ipv4Addr;
+
+/// The prefix of every test: tests take turns.
+pub const PREFIX: &str = "gutest";
+pub const VPC: &str = "vpc-0000000000000000a";
+pub const OTHER_VPC: &str = "vpc-0000000000000000b";
+
+pub struct World {
+    pub network: Network,
+    pub plan: Plan,
+    pub config: Config,
+    _directory: tempfile::TempDir,
+    _turn: File,
+}
+
+impl World {
+    /// A network with one empty VPC 172.31.0.0/16; `None` where tests may not touch the kernel.
+    pub fn new() -> Option<World> {
+        if std::env::var_os("GUREUM_PRIVILEGED_TESTS").is_none_or(|value| value != "1") {
+            eprintln!("skipped: set GUREUM_PRIVILEGED_TESTS=1 and run as root");
+            return None;
+        }
+        let turn = File::create("/tmp/gureum-net-tests.lock").unwrap();
+        rustix::fs::flock(&turn, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::new(directory.path().to_owned());
+        config.name_prefix = PREFIX.into();
+        config.public_pool = "198.18.77.0/24".parse().unwrap();
+        config.upstream_dns = Vec::new();
+        Network::destroy_all(config.clone()).unwrap();
+        let network = Network::start(config.clone()).unwrap();
+        let plan = Plan { vpcs: vec![vpc(VPC)] };
+        let world = World { network, plan, config, _directory: directory, _turn: turn };
+        world.apply();
+        Some(world)
+    }
+
+    pub fn apply(&self) {
+        self.network.apply(&self.plan).unwrap();
+    }
+
+    /// A daemon's death and the start of the next one.
+    pub fn restart(&mut self) {
+        self.network = Network::start(self.config.clone()).unwrap();
+        self.apply();
+    }
+
+    pub fn group(&mut self, id: &str, ingress: &[Rule], egress: &[Rule]) {
+        for vpc in &mut self.plan.vpcs {
+            vpc.groups.retain(|group| group.id != id);
+            vpc.groups.push(SecurityGroup {
+                id: id.into(),
+                ingress: ingress.to_vec(),
+                egress: egress.to_vec(),
+            });
+        }
+    }
+
+    /// Adds an interface 172.31.0.`number` to a VPC, without a guest.
+    pub fn interface(&mut self, vpc_id: &str, number: u8, groups: &[&str]) -> Interface {
+        let interface = Interface {
+            id: format!("eni-{number:017x}"),
+            instance_id: format!("i-{number:017x}"),
+            subnet_id: "subnet-1".into(),
+            mac: format!("0a:00:00:00:00:{number:02x}"),
+            private_ip: Ipv4Addr::new(172, 31, 0, number),
+            public_ip: None,
+            hostname: format!("ip-172-31-0-{number}.ec2.internal"),
+            groups: groups.iter().map(|id| (*id).into()).collect(),
+            source_dest_check: true,
+        };
+        self.vpc(vpc_id).interfaces.push(interface.clone());
+        interface
+    }
+
+    pub fn vpc(&mut self, id: &str) -> &mut Vpc {
+        self.plan.vpcs.iter_mut().find(|vpc| vpc.id == id).unwrap()
+    }
+
+    pub fn public(&mut self, vpc_id: &str, number: u8) -> Ipv4Addr {
+        let address = Ipv4Addr::new(198, 18, 77, number);
+        let interfaces = &mut self.vpc(vpc_id).interfaces;
+        let private = Ipv4Addr::new(172, 31, 0, number);
+        interfaces.iter_mut().find(|i| i.private_ip == private).unwrap().public_ip = Some(address);
+        address
+    }
+
+    /// Adds an interface and, after applying, a running guest behind it.
+    pub fn guest(&mut self, vpc_id: &str, number: u8, groups: &[&str]) -> Guest {
+        let interface = self.interface(vpc_id, number, groups);
+        self.apply();
+        let tap = self.network.open_tap(vpc_id, &interface.id).unwrap();
+        Guest::start(tap, &format!("{}{number}", &vpc_id[vpc_id.len() - 1..]), &interface)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let result = Network::destroy_all(self.config.clone());
+        if !std::thread::panicking() {
+            result.unwrap();
+        }
+    }
+}
+
+pub fn vpc(id: &str) -> Vpc {
+    Vpc {
+        id: id.into(),
+        region: "us-east-1".into(),
+        cidrs: vec!["172.31.0.0/16".parse().unwrap()],
+        subnets: vec![Subnet { id: "subnet-1".into(), cidr: "172.31.0.0/20".parse().unwrap() }],
+        interfaces: Vec::new(),
+        groups: Vec::new(),
+    }
+}
+
+pub fn anywhere() -> Peer {
+    Peer::Cidr(Ipv4Cidr::containing(Ipv4Addr::UNSPECIFIED, 0))
+}
+
+pub fn prefix(text: &str) -> Peer {
+    Peer::Cidr(text.parse().unwrap())
+}
+
+pub fn all(peer: Peer) -> Rule {
+    Rule { protocol: Protocol::All, peer }
+}
+
+pub fn tcp(port: u16, peer: Peer) -> Rule {
+    Rule { protocol: Protocol::Tcp { from: port, to: port }, peer }
+}
+
+pub fn udp(port: u16, peer: Peer) -> Rule {
+    Rule { protocol: Protocol::Udp { from: port, to: port }, peer }
+}
