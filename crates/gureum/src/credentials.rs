@@ -20,7 +20,8 @@ pub(crate) fn generate() -> Result<(String, String)> {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut bytes = [0u8; 46];
     SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow::anyhow!("no randomness"))?;
-    let id: String = bytes[..16].iter().map(|b| char::from(ALPHABET[usize::from(b % 32)])).collect();
+    let id: String =
+        bytes[..16].iter().map(|b| char::from(ALPHABET[usize::from(b % 32)])).collect();
     Ok((format!("AKIA{id}"), STANDARD.encode(&bytes[16..])))
 }
 

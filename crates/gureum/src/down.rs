@@ -1,15 +1,19 @@
 //! `gureum down`: stops the daemon and every machine, and takes the network away. The data
 //! directory stays; the next `gureum serve` finds its machines stopped.
 
+use crate::Down;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Runs `gureum down`. Works whether or not a daemon runs.
-pub(crate) fn run(data: &Path) -> Result<()> {
-    stop_daemon(data)?;
-    node::qemu::stop_all(data)?;
-    net::Network::destroy_all(net::Config::new(data.join("net")))?;
+pub(crate) fn run(options: &Down) -> Result<()> {
+    let data = options.data.path();
+    stop_daemon(&data)?;
+    node::qemu::stop_all(&data)?;
+    let mut network = net::Config::new(data.join("net"));
+    network.name_prefix.clone_from(&options.network.network_prefix);
+    net::Network::destroy_all(network)?;
     Ok(())
 }
 

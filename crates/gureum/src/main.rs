@@ -36,7 +36,7 @@ enum Command {
     #[command(subcommand)]
     Image(Image),
     /// Stop the daemon and every machine, and remove namespaces, taps, routes and nft tables.
-    Down(DataDirectory),
+    Down(Down),
 }
 
 #[derive(Args, Debug)]
@@ -62,6 +62,22 @@ fn default_data_directory() -> PathBuf {
     std::env::var_os("XDG_DATA_HOME")
         .map_or_else(|| home.join(".local/share"), PathBuf::from)
         .join("gureum")
+}
+
+#[derive(Args, Debug)]
+struct NetworkPrefix {
+    /// What the names of namespaces, links and tables begin with; two regions on one machine need
+    /// two.
+    #[arg(long, default_value = "gureum")]
+    network_prefix: String,
+}
+
+#[derive(Args, Debug)]
+struct Down {
+    #[command(flatten)]
+    data: DataDirectory,
+    #[command(flatten)]
+    network: NetworkPrefix,
 }
 
 #[derive(Args, Debug)]
@@ -92,6 +108,8 @@ struct Serve {
     /// Where public addresses come from.
     #[arg(long, default_value = "198.18.0.0/16")]
     public_pool: base::Ipv4Cidr,
+    #[command(flatten)]
+    network: NetworkPrefix,
     /// Most memory that a virtual machine gets, MiB; the API shows the type's nominal size.
     #[arg(long)]
     vm_memory_max: Option<u64>,
@@ -190,7 +208,7 @@ fn main() -> ExitCode {
         Command::Doctor(data) => doctor(&data),
         Command::Env(options) => credentials::print_environment(&options),
         Command::Image(command) => images::run(&command),
-        Command::Down(data) => down::run(&data.path()),
+        Command::Down(options) => down::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,7 +14,10 @@ use store::Store;
 /// Serves until SIGTERM or SIGINT. Machines go on running after that.
 pub(crate) fn run(options: &Serve) -> Result<()> {
     if options.auth == Auth::Open && !options.listen.ip().is_loopback() {
-        bail!("--auth open verifies nothing, so it listens on loopback only, not on {}", options.listen);
+        bail!(
+            "--auth open verifies nothing, so it listens on loopback only, not on {}",
+            options.listen
+        );
     }
     let data = options.data.path();
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
@@ -63,8 +66,12 @@ async fn serve(
     std::fs::write(data.join("gureum.pid"), format!("{}\n", std::process::id()))?;
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    println!("gureum {}: http://{address} (driver {}, account {})",
-        env!("CARGO_PKG_VERSION"), environment.driver.name(), environment.account_id);
+    println!(
+        "gureum {}: http://{address} (driver {}, account {})",
+        env!("CARGO_PKG_VERSION"),
+        environment.driver.name(),
+        environment.account_id
+    );
     tokio::select! {
         () = service::http::serve(listener, dispatcher) => {}
         signal = shutdown_signal() => signal?,
@@ -128,11 +135,7 @@ async fn region_clock(store: &dyn Store, scale: u32) -> Result<Clock> {
     })
 }
 
-fn driver(
-    options: &Serve,
-    data: &Path,
-    clock: &Clock,
-) -> Result<Arc<dyn base::machine::Driver>> {
+fn driver(options: &Serve, data: &Path, clock: &Clock) -> Result<Arc<dyn base::machine::Driver>> {
     let simulated = || {
         let launch = Duration::from_millis(options.sim_launch_time);
         Arc::new(node::sim::Driver::new(clock.clone(), launch)) as Arc<dyn base::machine::Driver>
@@ -140,6 +143,7 @@ fn driver(
     let real = || -> Result<Arc<dyn base::machine::Driver>> {
         let mut network = net::Config::new(data.join("net"));
         network.public_pool = options.public_pool;
+        network.name_prefix.clone_from(&options.network.network_prefix);
         let config = node::qemu::Config {
             data_dir: data.to_path_buf(),
             images_dir: data.join("images"),

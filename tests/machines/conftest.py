@@ -1,0 +1,64 @@
+"""The real clients against real machines: one daemon, few machines, well used. Needs root and QEMU."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from support import ROOT, Daemon, binary  # noqa: E402
+
+REGION = "us-east-1"
+DATA = pathlib.Path(os.environ.get("GUREUM_TEST_DATA", ROOT / "target/test-data"))
+PREFIX = "gurtest"
+OPTIONS = ["--driver", "qemu", "--vm-memory-max", "512", "--public-pool", "198.19.77.0/24", "--network-prefix", PREFIX]
+
+
+def kernel_state():
+    """Everything a region may leave in the kernel, by name."""
+
+    def lines(*command):
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return sorted(output.splitlines())
+
+    links = [line.split(": ")[1].split("@")[0] for line in lines("ip", "-o", "link")]
+    return {
+        "namespaces": [line.split()[0] for line in lines("ip", "netns")],
+        "links": sorted(links),
+        "tables": lines("nft", "list", "tables"),
+        "routes": lines("ip", "-4", "route"),
+    }
+
+
+def build(image):
+    subprocess.run(
+        [binary(), "image", "build", image, "--if-missing", "--data-dir", str(DATA)],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory):
+    if os.geteuid() != 0:
+        pytest.skip("real machines need root")
+    build("micro")
+    directory = tmp_path_factory.mktemp("region")
+    (directory / "images").symlink_to(DATA / "images")
+    before = kernel_state()
+    daemon = Daemon(binary(), directory, OPTIONS)
+    try:
+        with daemon:
+            yield daemon
+    finally:
+        subprocess.run(
+            [binary(), "down", "--data-dir", str(directory), "--network-prefix", PREFIX], check=True
+        )
+    assert kernel_state() == before, "gureum down left something behind"
+
+
+@pytest.fixture(scope="session")
+def ec2(daemon):
+    return daemon.client("ec2", REGION)
