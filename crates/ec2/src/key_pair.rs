@@ -1,0 +1,3 @@
+//! Key pairs.
+
+pub(crate) const OPERATIONS: &[service::Operation] = &[];

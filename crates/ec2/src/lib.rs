@@ -9,9 +9,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod image;
 pub mod record;
 pub mod region;
-pub mod image;
 
 mod account;
 mod instance;
@@ -28,3 +28,48 @@ mod tag;
 mod testing;
 mod volume;
 mod vpc;
+
+use service::Operation;
+use service::filter::Filter;
+use service::operation::Service;
+
+/// EC2 as the dispatcher serves it.
+pub fn service() -> Service {
+    Service {
+        model: &model::ec2::SERVICE,
+        operations: operations(),
+        set_up: Some(region::set_up),
+    }
+}
+
+/// The operations of EC2 that are served.
+pub fn operations() -> Vec<&'static Operation> {
+    let tables: &[&'static [Operation]] = &[
+        account::OPERATIONS,
+        image::OPERATIONS,
+        instance::OPERATIONS,
+        instance_type::OPERATIONS,
+        interface::OPERATIONS,
+        key_pair::OPERATIONS,
+        launch::OPERATIONS,
+        region::OPERATIONS,
+        security_group::OPERATIONS,
+        subnet::OPERATIONS,
+        tag::OPERATIONS,
+        volume::OPERATIONS,
+        vpc::OPERATIONS,
+    ];
+    tables.iter().flat_map(|table| table.iter()).collect()
+}
+
+/// The filters of a request in the form that the filter tables take.
+pub(crate) fn filters(requested: Option<Vec<model::ec2::Filter>>) -> Vec<Filter> {
+    requested
+        .unwrap_or_default()
+        .into_iter()
+        .map(|filter| Filter {
+            name: filter.name.unwrap_or_default(),
+            values: filter.values.unwrap_or_default(),
+        })
+        .collect()
+}

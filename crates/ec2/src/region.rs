@@ -1,0 +1,371 @@
+//! Regions and their zones, and what an account finds in a region that it uses for the first time:
+//! the default VPC with a subnet in each zone and its security group.
+//!
+//! Every name of a region's form is served, with state of its own. What AWS has is described as AWS
+//! describes it; a region of one's own has three zones. Nothing here is configuration: the table is
+//! public fact (EC2 User Guide, "Regions and Zones").
+
+use crate::record::{Subnet, Tags, Vpc, key};
+use base::Ipv4Cidr;
+use model::ec2::{self as api, op};
+use serde::{Deserialize, Serialize};
+use service::filter::{Field, Filters};
+use service::{Call, Error, Operation, operation};
+use std::borrow::Cow;
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    operation!(
+        op::DescribeRegions,
+        describe_regions,
+        Read,
+        ["AllRegions", "RegionNames", "Filters.*"]
+    ),
+    operation!(
+        op::DescribeAvailabilityZones,
+        describe_availability_zones,
+        Read,
+        ["ZoneNames", "ZoneIds", "AllAvailabilityZones", "Filters.*"]
+    ),
+];
+
+/// A region that AWS has.
+struct Known {
+    name: &'static str,
+    /// As zone groups are named: `US East (N. Virginia)`.
+    long_name: &'static str,
+    /// Zone id prefix.
+    short: &'static str,
+    /// Zone letter and number of the zone id, in order.
+    zones: &'static [(char, u8)],
+    /// Accounts must opt in.
+    opt_in: bool,
+}
+
+const ABC: &[(char, u8)] = &[('a', 1), ('b', 2), ('c', 3)];
+const ABCD: &[(char, u8)] = &[('a', 1), ('b', 2), ('c', 3), ('d', 4)];
+const ABCDEF: &[(char, u8)] = &[('a', 1), ('b', 2), ('c', 3), ('d', 4), ('e', 5), ('f', 6)];
+
+const fn known(
+    name: &'static str,
+    long_name: &'static str,
+    short: &'static str,
+    zones: &'static [(char, u8)],
+    opt_in: bool,
+) -> Known {
+    Known { name, long_name, short, zones, opt_in }
+}
+
+const KNOWN: &[Known] = &[
+    known("af-south-1", "Africa (Cape Town)", "afs1", ABC, true),
+    known("ap-east-1", "Asia Pacific (Hong Kong)", "ape1", ABC, true),
+    known("ap-east-2", "Asia Pacific (Taipei)", "ape2", ABC, true),
+    known(
+        "ap-northeast-1",
+        "Asia Pacific (Tokyo)",
+        "apne1",
+        &[('a', 4), ('c', 1), ('d', 2)],
+        false,
+    ),
+    known("ap-northeast-2", "Asia Pacific (Seoul)", "apne2", ABCD, false),
+    known("ap-northeast-3", "Asia Pacific (Osaka)", "apne3", ABC, false),
+    known("ap-south-1", "Asia Pacific (Mumbai)", "aps1", ABC, false),
+    known("ap-south-2", "Asia Pacific (Hyderabad)", "aps2", ABC, true),
+    known("ap-southeast-1", "Asia Pacific (Singapore)", "apse1", ABC, false),
+    known("ap-southeast-2", "Asia Pacific (Sydney)", "apse2", ABC, false),
+    known("ap-southeast-3", "Asia Pacific (Jakarta)", "apse3", ABC, true),
+    known("ap-southeast-4", "Asia Pacific (Melbourne)", "apse4", ABC, true),
+    known("ap-southeast-5", "Asia Pacific (Malaysia)", "apse5", ABC, true),
+    known("ap-southeast-6", "Asia Pacific (New Zealand)", "apse6", ABC, true),
+    known("ap-southeast-7", "Asia Pacific (Thailand)", "apse7", ABC, true),
+    known(
+        "ca-central-1",
+        "Canada (Central)",
+        "cac1",
+        &[('a', 1), ('b', 2), ('d', 4)],
+        false,
+    ),
+    known("ca-west-1", "Canada West (Calgary)", "caw1", ABC, true),
+    known("cn-north-1", "China (Beijing)", "cnn1", ABC, false),
+    known("cn-northwest-1", "China (Ningxia)", "cnw1", ABC, false),
+    known("eu-central-1", "Europe (Frankfurt)", "euc1", ABC, false),
+    known("eu-central-2", "Europe (Zurich)", "euc2", ABC, true),
+    known("eu-north-1", "Europe (Stockholm)", "eun1", ABC, false),
+    known("eu-south-1", "Europe (Milan)", "eus1", ABC, true),
+    known("eu-south-2", "Europe (Spain)", "eus2", ABC, true),
+    known("eu-west-1", "Europe (Ireland)", "euw1", ABC, false),
+    known("eu-west-2", "Europe (London)", "euw2", ABC, false),
+    known("eu-west-3", "Europe (Paris)", "euw3", ABC, false),
+    known("il-central-1", "Israel (Tel Aviv)", "ilc1", ABC, true),
+    known("me-central-1", "Middle East (UAE)", "mec1", ABC, true),
+    known("me-south-1", "Middle East (Bahrain)", "mes1", ABC, true),
+    known("mx-central-1", "Mexico (Central)", "mxc1", ABC, true),
+    known("sa-east-1", "South America (Sao Paulo)", "sae1", ABC, false),
+    known("us-east-1", "US East (N. Virginia)", "use1", ABCDEF, false),
+    known("us-east-2", "US East (Ohio)", "use2", ABC, false),
+    known("us-gov-east-1", "AWS GovCloud (US-East)", "usge1", ABC, false),
+    known("us-gov-west-1", "AWS GovCloud (US-West)", "usgw1", ABC, false),
+    known("us-west-1", "US West (N. California)", "usw1", &[('a', 1), ('c', 3)], false),
+    known("us-west-2", "US West (Oregon)", "usw2", ABCD, false),
+];
+
+fn find_known(region: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.name == region)
+}
+
+/// An availability zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// `us-east-1a`.
+    pub name: String,
+    /// `use1-az1`.
+    pub id: String,
+}
+
+/// Whether a text has the form of a region name: words of lower-case letters and digits with
+/// dashes between them, the last one a number. Any such region is served.
+pub fn is_name(name: &str) -> bool {
+    let words: Vec<&str> = name.split('-').collect();
+    name.len() <= 32
+        && words.len() >= 2
+        && words[0].starts_with(|c: char| c.is_ascii_lowercase())
+        && words.iter().all(|word| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        })
+        && words.last().is_some_and(|word| word.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The zones of a region: as many as AWS has there, three in a region that AWS does not have.
+pub fn zones(region: &str) -> Vec<Zone> {
+    let (short, zones) = match find_known(region) {
+        Some(known) => (Cow::Borrowed(known.short), known.zones),
+        None => (Cow::Owned(short_name(region)), ABC),
+    };
+    zones
+        .iter()
+        .map(|(letter, number)| Zone {
+            name: format!("{region}{letter}"),
+            id: format!("{short}-az{number}"),
+        })
+        .collect()
+}
+
+/// The id of the zone with this name, such as `use1-az1` for `us-east-1a`.
+pub(crate) fn zone_id(region: &str, zone_name: &str) -> Option<String> {
+    zones(region).into_iter().find(|zone| zone.name == zone_name).map(|zone| zone.id)
+}
+
+/// The domain of a service endpoint in a region's partition.
+pub(crate) fn domain(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+}
+
+/// `aws`, `aws-cn` or `aws-us-gov`.
+pub(crate) fn partition(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    }
+}
+
+/// Zone ids shorten a region's name the way that AWS does: `us-east-1` to `use1`,
+/// `ap-northeast-1` to `apne1`.
+fn short_name(region: &str) -> String {
+    let mut words = region.split('-');
+    let mut short = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        match word {
+            "northeast" => short.push_str("ne"),
+            "northwest" => short.push_str("nw"),
+            "southeast" => short.push_str("se"),
+            "southwest" => short.push_str("sw"),
+            number if number.bytes().all(|b| b.is_ascii_digit()) => short.push_str(number),
+            other => short.extend(other.chars().next()),
+        }
+    }
+    short
+}
+
+/// Marks that an account's region is set up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Marker {
+    v: u16,
+    default_vpc_id: String,
+}
+
+fn marker_key(region: &str, account: &str) -> String {
+    key::of(region, key::REGION, account, "default")
+}
+
+/// Makes the default VPC and its parts when the account uses the region for the first time. Cheap
+/// when that was done before.
+///
+/// # Errors
+/// None of the caller's; an internal error when a record cannot be read.
+pub fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
+    let marker = marker_key(call.region, call.account());
+    if call.snapshot().get(&marker).is_some() {
+        return Ok(());
+    }
+    let (region, account) = (call.region, call.account());
+    let vpc_id = call.new_id("vpc");
+    let group_id = call.new_id("sg");
+    let cidr = Ipv4Cidr::containing([172, 31, 0, 0].into(), 16);
+    let vpc = Vpc {
+        v: 1,
+        id: vpc_id.clone(),
+        cidr,
+        is_default: true,
+        dns_support: true,
+        dns_hostnames: true,
+        dhcp_options_id: call.new_id("dopt"),
+        cidr_association_id: call.new_id("vpc-cidr-assoc"),
+        default_group_id: group_id.clone(),
+        tags: Tags::new(),
+    };
+    call.put(&key::of(region, key::VPC, account, &vpc_id), vpc);
+    for (index, zone) in (0u64..).zip(zones(region)) {
+        let Some(network) = cidr.nth(index << 12) else { break };
+        let subnet = Subnet {
+            v: 1,
+            id: call.new_id("subnet"),
+            vpc_id: vpc_id.clone(),
+            cidr: Ipv4Cidr::containing(network, 20),
+            availability_zone: zone.name,
+            default_for_az: true,
+            map_public_ip_on_launch: true,
+            tags: Tags::new(),
+        };
+        call.put(&key::of(region, key::SUBNET, account, &subnet.id.clone()), subnet);
+    }
+    crate::security_group::put_default(call, &vpc_id, &group_id);
+    call.put(&marker, Marker { v: 1, default_vpc_id: vpc_id });
+    Ok(())
+}
+
+const REGION_FILTERS: &[Field<api::Region>] = &[
+    ("endpoint", |region| text(&region.endpoint)),
+    ("opt-in-status", |region| text(&region.opt_in_status)),
+    ("region-name", |region| text(&region.region_name)),
+];
+
+/// The text of an optional member as filter values.
+pub(crate) fn text(member: &Option<String>) -> service::filter::Values<'_> {
+    member.as_deref().map(Cow::Borrowed).into_iter().collect()
+}
+
+fn describe_regions(
+    call: &mut Call<'_>,
+    input: api::DescribeRegionsRequest,
+) -> Result<api::DescribeRegionsResult, Error> {
+    let filters = Filters::new(crate::filters(input.filters), REGION_FILTERS)?;
+    let here = partition(call.region);
+    let mut names: Vec<&str> =
+        KNOWN.iter().map(|known| known.name).filter(|name| partition(name) == here).collect();
+    if find_known(call.region).is_none() {
+        names.push(call.region);
+    }
+    let mut regions: Vec<api::Region> = names.into_iter().map(|name| region(call, name)).collect();
+    let named = input.region_names.unwrap_or_default();
+    if named.is_empty() {
+        if input.all_regions != Some(true) {
+            regions.retain(|region| region.opt_in_status.as_deref() != Some("not-opted-in"));
+        }
+    } else {
+        for name in &named {
+            if !regions.iter().any(|region| region.region_name.as_ref() == Some(name)) {
+                return Err(Error::invalid_parameter_value(format!(
+                    "Invalid region(s): [{name}]. Verify the region names and try again."
+                )));
+            }
+        }
+        regions.retain(|region| region.region_name.as_ref().is_some_and(|n| named.contains(n)));
+    }
+    regions.retain(|region| filters.accept(region, &Tags::new()));
+    Ok(api::DescribeRegionsResult { regions: Some(regions) })
+}
+
+fn region(call: &Call<'_>, name: &str) -> api::Region {
+    let used = || {
+        name == call.region || call.snapshot().get(&marker_key(name, call.account())).is_some()
+    };
+    let status = match find_known(name) {
+        Some(known) if known.opt_in && used() => "opted-in",
+        Some(known) if known.opt_in => "not-opted-in",
+        _ => "opt-in-not-required",
+    };
+    api::Region {
+        endpoint: Some(format!("ec2.{name}.{}", domain(name))),
+        opt_in_status: Some(status.to_owned()),
+        region_name: Some(name.to_owned()),
+        ..Default::default()
+    }
+}
+
+const ZONE_FILTERS: &[Field<api::AvailabilityZone>] = &[
+    ("group-long-name", |zone| text(&zone.group_long_name)),
+    ("group-name", |zone| text(&zone.group_name)),
+    ("message", |_| Vec::new()),
+    ("opt-in-status", |zone| text(&zone.opt_in_status)),
+    ("parent-zone-id", |_| Vec::new()),
+    ("parent-zone-name", |_| Vec::new()),
+    // Older spellings, which clients still send.
+    ("parent-zoneID", |_| Vec::new()),
+    ("parent-zoneName", |_| Vec::new()),
+    ("region-name", |zone| text(&zone.region_name)),
+    ("state", |zone| text(&zone.state)),
+    ("zone-id", |zone| text(&zone.zone_id)),
+    ("zone-name", |zone| text(&zone.zone_name)),
+    ("zone-type", |zone| text(&zone.zone_type)),
+];
+
+fn describe_availability_zones(
+    call: &mut Call<'_>,
+    input: api::DescribeAvailabilityZonesRequest,
+) -> Result<api::DescribeAvailabilityZonesResult, Error> {
+    let filters = Filters::new(crate::filters(input.filters), ZONE_FILTERS)?;
+    let region = call.region;
+    let mut zones = zones(region);
+    for name in input.zone_names.iter().flatten() {
+        if !zones.iter().any(|zone| zone.name == *name) {
+            return Err(Error::invalid_parameter_value(format!(
+                "Invalid availability zone: [{name}]"
+            )));
+        }
+    }
+    for id in input.zone_ids.iter().flatten() {
+        if !zones.iter().any(|zone| zone.id == *id) {
+            return Err(Error::invalid_parameter_value(format!(
+                "Invalid availability zone-id: [{id}]"
+            )));
+        }
+    }
+    let chosen = |named: &Option<Vec<String>>, value: &String| {
+        named.as_ref().is_none_or(|list| list.is_empty() || list.contains(value))
+    };
+    zones.retain(|zone| {
+        chosen(&input.zone_names, &zone.name) && chosen(&input.zone_ids, &zone.id)
+    });
+    let long_name = find_known(region)
+        .map_or_else(|| format!("{region} 1"), |known| format!("{} 1", known.long_name));
+    let zones = zones
+        .into_iter()
+        .map(|zone| api::AvailabilityZone {
+            group_long_name: Some(long_name.clone()),
+            group_name: Some(format!("{region}-zg-1")),
+            messages: Some(Vec::new()),
+            network_border_group: Some(region.to_owned()),
+            opt_in_status: Some("opt-in-not-required".to_owned()),
+            region_name: Some(region.to_owned()),
+            state: Some("available".to_owned()),
+            zone_id: Some(zone.id),
+            zone_name: Some(zone.name),
+            zone_type: Some("availability-zone".to_owned()),
+            ..Default::default()
+        })
+        .filter(|zone| filters.accept(zone, &Tags::new()))
+        .collect();
+    Ok(api::DescribeAvailabilityZonesResult { availability_zones: Some(zones) })
+}

@@ -1,0 +1,423 @@
+//! Security groups: which packets an interface may send and receive.
+//!
+//! A group's record holds its rules, so that a change of rules is one compare-and-put and rules
+//! can neither outlive their group nor exist twice. What a caller writes is brought into one form
+//! first (see [`rule`]): then two rules are the same exactly when they are equal. The packets are
+//! the node's business; [`crate::network_plan`] tells it.
+//!
+//! Not here: prefix lists, groups of other accounts, groups shared between VPCs.
+
+mod change;
+mod describe;
+mod rule;
+
+use crate::record::{Interface, SecurityGroup, Tags, key};
+use crate::{region, tag, vpc};
+use model::ec2::{self as api, op};
+use service::{Call, Error, Operation, operation};
+use std::sync::Arc;
+
+/// Most groups in a region (VPC User Guide, "Amazon VPC quotas").
+const MAX_GROUPS: usize = 2_500;
+
+pub(crate) const OPERATIONS: &[Operation] = &[
+    operation!(
+        op::CreateSecurityGroup,
+        create_security_group,
+        Write,
+        ["Description", "GroupName", "VpcId", "TagSpecifications.*"]
+    ),
+    operation!(op::DeleteSecurityGroup, delete_security_group, Write, ["GroupId", "GroupName"]),
+    operation!(
+        op::DescribeSecurityGroups,
+        describe::describe_security_groups,
+        Read,
+        ["GroupIds", "GroupNames", "Filters.*", "MaxResults", "NextToken"]
+    ),
+    operation!(
+        op::DescribeSecurityGroupRules,
+        describe::describe_security_group_rules,
+        Read,
+        ["SecurityGroupRuleIds", "Filters.*", "MaxResults", "NextToken"]
+    ),
+    operation!(
+        op::AuthorizeSecurityGroupIngress,
+        change::authorize_ingress,
+        Write,
+        [
+            "GroupId",
+            "GroupName",
+            "IpProtocol",
+            "FromPort",
+            "ToPort",
+            "CidrIp",
+            "SourceSecurityGroupName",
+            "SourceSecurityGroupOwnerId",
+            "IpPermissions.IpProtocol",
+            "IpPermissions.FromPort",
+            "IpPermissions.ToPort",
+            "IpPermissions.IpRanges.*",
+            "IpPermissions.Ipv6Ranges.*",
+            "IpPermissions.UserIdGroupPairs.Description",
+            "IpPermissions.UserIdGroupPairs.GroupId",
+            "IpPermissions.UserIdGroupPairs.GroupName",
+            "IpPermissions.UserIdGroupPairs.UserId",
+            "IpPermissions.UserIdGroupPairs.VpcId",
+            "TagSpecifications.*",
+        ]
+    ),
+    operation!(
+        op::AuthorizeSecurityGroupEgress,
+        change::authorize_egress,
+        Write,
+        [
+            "GroupId",
+            "IpPermissions.IpProtocol",
+            "IpPermissions.FromPort",
+            "IpPermissions.ToPort",
+            "IpPermissions.IpRanges.*",
+            "IpPermissions.Ipv6Ranges.*",
+            "IpPermissions.UserIdGroupPairs.Description",
+            "IpPermissions.UserIdGroupPairs.GroupId",
+            "IpPermissions.UserIdGroupPairs.GroupName",
+            "IpPermissions.UserIdGroupPairs.UserId",
+            "IpPermissions.UserIdGroupPairs.VpcId",
+            "TagSpecifications.*",
+        ]
+    ),
+    operation!(
+        op::RevokeSecurityGroupIngress,
+        change::revoke_ingress,
+        Write,
+        [
+            "GroupId",
+            "GroupName",
+            "IpProtocol",
+            "FromPort",
+            "ToPort",
+            "CidrIp",
+            "SourceSecurityGroupName",
+            "SourceSecurityGroupOwnerId",
+            "SecurityGroupRuleIds",
+            "IpPermissions.IpProtocol",
+            "IpPermissions.FromPort",
+            "IpPermissions.ToPort",
+            "IpPermissions.IpRanges.*",
+            "IpPermissions.Ipv6Ranges.*",
+            "IpPermissions.UserIdGroupPairs.Description",
+            "IpPermissions.UserIdGroupPairs.GroupId",
+            "IpPermissions.UserIdGroupPairs.GroupName",
+            "IpPermissions.UserIdGroupPairs.UserId",
+            "IpPermissions.UserIdGroupPairs.VpcId",
+        ]
+    ),
+    operation!(
+        op::RevokeSecurityGroupEgress,
+        change::revoke_egress,
+        Write,
+        [
+            "GroupId",
+            "SecurityGroupRuleIds",
+            "IpPermissions.IpProtocol",
+            "IpPermissions.FromPort",
+            "IpPermissions.ToPort",
+            "IpPermissions.IpRanges.*",
+            "IpPermissions.Ipv6Ranges.*",
+            "IpPermissions.UserIdGroupPairs.Description",
+            "IpPermissions.UserIdGroupPairs.GroupId",
+            "IpPermissions.UserIdGroupPairs.GroupName",
+            "IpPermissions.UserIdGroupPairs.UserId",
+            "IpPermissions.UserIdGroupPairs.VpcId",
+        ]
+    ),
+    operation!(
+        op::ModifySecurityGroupRules,
+        change::modify_rules,
+        Write,
+        [
+            "GroupId",
+            "SecurityGroupRules.SecurityGroupRuleId",
+            "SecurityGroupRules.SecurityGroupRule.CidrIpv4",
+            "SecurityGroupRules.SecurityGroupRule.CidrIpv6",
+            "SecurityGroupRules.SecurityGroupRule.Description",
+            "SecurityGroupRules.SecurityGroupRule.FromPort",
+            "SecurityGroupRules.SecurityGroupRule.IpProtocol",
+            "SecurityGroupRules.SecurityGroupRule.ReferencedGroupId",
+            "SecurityGroupRules.SecurityGroupRule.ToPort",
+        ]
+    ),
+    operation!(
+        op::UpdateSecurityGroupRuleDescriptionsIngress,
+        change::update_descriptions_ingress,
+        Write,
+        [
+            "GroupId",
+            "GroupName",
+            "IpPermissions.IpProtocol",
+            "IpPermissions.FromPort",
+            "IpPermissions.ToPort",
+            "IpPermissions.IpRanges.*",
+            "IpPermissions.Ipv6Ranges.*",
+            "IpPermissions.UserIdGroupPairs.Description",
+            "IpPermissions.UserIdGroupPairs.GroupId",
+            "IpPermissions.UserIdGroupPairs.GroupName",
+            "IpPermissions.UserIdGroupPairs.UserId",
+            "IpPermissions.UserIdGroupPairs.VpcId",
+            "SecurityGroupRuleDescriptions.*",
+        ]
+    ),
+    operation!(
+        op::UpdateSecurityGroupRuleDescriptionsEgress,
+        change::update_descriptions_egress,
+        Write,
+        [
+            "GroupId",
+            "GroupName",
+            "IpPermissions.IpProtocol",
+            "IpPermissions.FromPort",
+            "IpPermissions.ToPort",
+            "IpPermissions.IpRanges.*",
+            "IpPermissions.Ipv6Ranges.*",
+            "IpPermissions.UserIdGroupPairs.Description",
+            "IpPermissions.UserIdGroupPairs.GroupId",
+            "IpPermissions.UserIdGroupPairs.GroupName",
+            "IpPermissions.UserIdGroupPairs.UserId",
+            "IpPermissions.UserIdGroupPairs.VpcId",
+            "SecurityGroupRuleDescriptions.*",
+        ]
+    ),
+];
+
+fn key_of(call: &Call<'_>, id: &str) -> String {
+    key::of(call.region, key::SECURITY_GROUP, call.account(), id)
+}
+
+/// The key that claims a group name in a VPC. Names that differ only in case are the same.
+pub(crate) fn name_claim(call: &Call<'_>, vpc_id: &str, name: &str) -> String {
+    let name = format!("{vpc_id}/{}", name.to_ascii_lowercase());
+    key::of(call.region, key::SECURITY_GROUP_NAME, call.account(), &name)
+}
+
+/// The group with this id; the commit depends on it.
+pub(crate) fn find(call: &mut Call<'_>, id: &str) -> Result<Arc<SecurityGroup>, Error> {
+    check_id(id)?;
+    call.get::<SecurityGroup>(&key_of(call, id))?.ok_or_else(|| not_found(id))
+}
+
+/// The group with this name in a VPC; the commit depends on it.
+pub(crate) fn find_by_name(
+    call: &mut Call<'_>,
+    vpc_id: &str,
+    name: &str,
+) -> Result<Arc<SecurityGroup>, Error> {
+    let id = call.get::<String>(&name_claim(call, vpc_id, name))?.ok_or_else(|| {
+        Error::client(
+            "InvalidGroup.NotFound",
+            format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"),
+        )
+    })?;
+    find(call, &id)
+}
+
+/// The group that a request means: by id, or by name in the default VPC.
+fn meant(
+    call: &mut Call<'_>,
+    id: Option<&str>,
+    name: Option<&str>,
+) -> Result<Arc<SecurityGroup>, Error> {
+    match (id.filter(|id| !id.is_empty()), name.filter(|name| !name.is_empty())) {
+        (Some(id), None) => find(call, id),
+        (Some(id), Some(name)) => {
+            let group = find(call, id)?;
+            if group.name != name {
+                return Err(not_found(name));
+            }
+            Ok(group)
+        }
+        (None, Some(name)) => {
+            let vpc_id = vpc::default_vpc(call)?.id.clone();
+            find_by_name(call, &vpc_id, name)
+        }
+        (None, None) => Err(Error::client(
+            "MissingParameter",
+            "The request must contain the parameter groupName or groupId",
+        )),
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Error> {
+    if base::id::is_valid("sg", id) {
+        return Ok(());
+    }
+    Err(Error::client(
+        "InvalidGroupId.Malformed",
+        format!("Invalid id: \"{id}\" (expecting \"sg-...\")"),
+    ))
+}
+
+fn not_found(id: &str) -> Error {
+    Error::client("InvalidGroup.NotFound", format!("The security group '{id}' does not exist"))
+}
+
+/// Whether AWS takes a text as a group name or as a description of a group or rule.
+fn is_text(text: &str) -> bool {
+    text.len() <= 255
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b" ._-:/()#,@[]+=&;{}!$*".contains(&b))
+}
+
+/// As AWS spells the characters in its messages.
+const CHARACTERS: &str = "a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*";
+
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.starts_with("sg-") {
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({name}) for parameter GroupName is invalid. Group names may not be in the \
+             format sg-*."
+        )));
+    }
+    if name.eq_ignore_ascii_case("default") {
+        return Err(Error::invalid_parameter_value(format!(
+            "Cannot use reserved security group name: {name}"
+        )));
+    }
+    if name.is_empty() || !is_text(name) {
+        return Err(Error::invalid_parameter_value(format!(
+            "Invalid security group name. Valid names are strings less than 256 characters from \
+             the following set:  {CHARACTERS}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_description(description: &str) -> Result<(), Error> {
+    if !description.is_ascii() {
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({description}) for parameter GroupDescription is invalid. Character sets \
+             beyond ASCII are not supported."
+        )));
+    }
+    if description.is_empty() || !is_text(description) {
+        return Err(Error::invalid_parameter_value(format!(
+            "Invalid security group description. Valid descriptions are strings less than 256 \
+             characters from the following set:  {CHARACTERS}"
+        )));
+    }
+    Ok(())
+}
+
+fn arn(call: &Call<'_>, resource: &str, id: &str) -> String {
+    let partition = region::partition(call.region);
+    format!("arn:{partition}:ec2:{}:{}:{resource}/{id}", call.region, call.account())
+}
+
+fn create_security_group(
+    call: &mut Call<'_>,
+    input: api::CreateSecurityGroupRequest,
+) -> Result<api::CreateSecurityGroupResult, Error> {
+    let name = input.group_name.unwrap_or_default();
+    let description = input.description.unwrap_or_default();
+    check_name(&name)?;
+    check_description(&description)?;
+    let tags = tag::from_specifications(
+        input.tag_specifications.as_deref(),
+        "security-group",
+        &["security-group"],
+    )?;
+    let vpc_id = match input.vpc_id.filter(|id| !id.is_empty()) {
+        Some(id) => vpc::find_vpc(call, &id)?.id.clone(),
+        None => {
+            let id = vpc::default_vpc(call)?.id.clone();
+            vpc::find_vpc(call, &id)?.id.clone()
+        }
+    };
+    let claim = name_claim(call, &vpc_id, &name);
+    if call.exists(&claim) {
+        return Err(Error::client(
+            "InvalidGroup.Duplicate",
+            format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
+        ));
+    }
+    if call.snapshot().count(&key_of(call, "")) >= MAX_GROUPS {
+        return Err(Error::client(
+            "SecurityGroupLimitExceeded",
+            "The maximum number of security groups has been reached.",
+        ));
+    }
+    let id = call.new_id("sg");
+    let outbound = rule::everything_outbound(call);
+    call.put(&claim, id.clone());
+    let group = SecurityGroup {
+        v: 1,
+        id: id.clone(),
+        name,
+        description,
+        vpc_id,
+        rules: vec![outbound],
+        tags,
+    };
+    let group = call.put(&key_of(call, &id), group);
+    Ok(api::CreateSecurityGroupResult {
+        security_group_arn: Some(arn(call, "security-group", &id)),
+        group_id: Some(id),
+        tags: tag::to_model(&group.tags),
+    })
+}
+
+/// The group that every VPC is made with: in from its own members, out to everywhere.
+pub(crate) fn put_default(call: &mut Call<'_>, vpc_id: &str, id: &str) {
+    let rules = vec![rule::everything_from(call, id), rule::everything_outbound(call)];
+    let group = SecurityGroup {
+        v: 1,
+        id: id.to_owned(),
+        name: "default".to_owned(),
+        description: "default VPC security group".to_owned(),
+        vpc_id: vpc_id.to_owned(),
+        rules,
+        tags: Tags::new(),
+    };
+    call.put(&name_claim(call, vpc_id, &group.name), group.id.clone());
+    call.put(&key_of(call, id), group);
+}
+
+fn delete_security_group(
+    call: &mut Call<'_>,
+    input: api::DeleteSecurityGroupRequest,
+) -> Result<api::DeleteSecurityGroupResult, Error> {
+    let group = meant(call, input.group_id.as_deref(), input.group_name.as_deref())?;
+    if group.name == "default" {
+        return Err(Error::client(
+            "CannotDelete",
+            format!(
+                "the specified group: \"{}\" name: \"default\" cannot be deleted by a user",
+                group.id
+            ),
+        ));
+    }
+    if is_used(call, &group.id)? {
+        return Err(Error::client(
+            "DependencyViolation",
+            format!("resource {} has a dependent object", group.id),
+        ));
+    }
+    call.delete(&name_claim(call, &group.vpc_id, &group.name));
+    call.delete(&key_of(call, &group.id));
+    Ok(api::DeleteSecurityGroupResult { group_id: Some(group.id.clone()), return_: Some(true) })
+}
+
+/// Whether an interface is in the group, or a rule of another group names it.
+fn is_used(call: &Call<'_>, id: &str) -> Result<bool, Error> {
+    let interfaces = key::of(call.region, key::INTERFACE, call.account(), "");
+    let in_interface = call
+        .scan::<Interface>(&interfaces)?
+        .iter()
+        .any(|interface| interface.groups.iter().any(|group| group == id));
+    if in_interface {
+        return Ok(true);
+    }
+    let groups = call.scan::<SecurityGroup>(&key_of(call, ""))?;
+    Ok(groups.iter().any(|group| {
+        group.id != id && group.rules.iter().any(|rule| rule::refers_to(rule, id))
+    }))
+}
