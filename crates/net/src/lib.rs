@@ -226,8 +226,16 @@ impl Network {
                 }
             };
             command::ip_batch(None, &current.surplus(&layout))?;
-            for tap in layout.taps.difference(&current.taps) {
-                system::open_tap(tap, true).map_err(Error::io(format!("make {tap}")))?;
+            for tap in &layout.taps {
+                let made = !current.taps.contains(tap);
+                if made {
+                    system::open_tap(tap, true).map_err(Error::io(format!("make {tap}")))?;
+                }
+                if made || fresh {
+                    // At once; the kernel's default is a random time below 0.8 s, and namespaces
+                    // have no default of their own to change.
+                    set(&[(&format!("ipv4/neigh/{tap}/proxy_delay"), "0")])?;
+                }
             }
             command::ip_batch(None, &current.changes(&layout, fresh))
         })?;
@@ -299,11 +307,10 @@ impl Network {
 }
 
 /// Made before the namespace has links, which inherit them.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("ipv4/ip_forward", "1"),
-    // The namespace answers for everybody who has an address, at once.
+    // The namespace answers for everybody who has an address.
     ("ipv4/conf/default/proxy_arp", "1"),
-    ("ipv4/neigh/default/proxy_delay", "0"),
     // Sources are checked by the guard, which knows more.
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
