@@ -76,8 +76,11 @@ pub enum DecodeError {
         expected: usize,
     },
     /// More items, parameters or levels than any operation accepts.
-    #[error("too many: {0}")]
+    #[error("too many {0}")]
     TooMany(String),
+    /// A protocol that is not implemented yet.
+    #[error("the protocol {0:?} is not served yet")]
+    NotYet(Protocol),
 }
 
 impl DecodeError {
@@ -143,6 +146,9 @@ impl DecodeError {
                 "MalformedInput",
                 format!("Value '{value}' at '{path}' is not a valid {expected}"),
             ),
+            DecodeError::NotYet(_) => {
+                Error::new("UnsupportedOperation", self.to_string()).with_status(501)
+            }
             DecodeError::TooMany(what) => {
                 Error::new("InvalidQueryParameter", format!("The request has too many {what}."))
             }

@@ -10,10 +10,13 @@ pub mod debug;
 pub mod document;
 pub mod error;
 pub mod form;
+pub mod present;
 pub mod schema;
+pub mod server;
 pub mod shape;
 pub mod sigv4;
 mod text;
+pub mod validate;
 pub mod xml;
 
 pub use document::Document;
@@ -25,30 +28,37 @@ pub use shape::{Decoder, Empty, Encoder, List, Map, Operation, Shape, Value};
 #[macro_export]
 macro_rules! shape {
     (schema::$schema:ident, pub struct $name:ident { $($index:literal $field:ident: $type:ty,)* }) => {
-        #[derive(Clone, Default, PartialEq)]
+        #[derive(Clone)]
         pub struct $name {
             $(pub $field: Option<$type>,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: None,)* }
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                $crate::shape::equal(self, other)
+            }
         }
 
         impl $crate::Shape for $name {
             fn schema(&self) -> &'static $crate::Type {
                 &super::schema::$schema
             }
-            #[allow(unused_variables)]
-            fn encode(&self, out: &mut dyn $crate::Encoder) {
-                let members = super::schema::$schema.members();
-                $($crate::shape::put(&self.$field, &members[$index], out);)*
-            }
-            #[allow(unused_variables)]
-            fn decode(
-                &mut self,
-                index: usize,
-                from: &mut dyn $crate::Decoder,
-            ) -> Result<(), $crate::DecodeError> {
-                let members = super::schema::$schema.members();
+            fn slot(&self, index: usize) -> &dyn $crate::shape::Slot {
                 match index {
-                    $($index => $crate::shape::take(&mut self.$field, &members[$index], from),)*
-                    _ => Ok(()),
+                    $($index => &self.$field,)*
+                    _ => &$crate::shape::NO_SLOT,
+                }
+            }
+            fn slot_mut(&mut self, index: usize) -> Option<&mut dyn $crate::shape::Slot> {
+                match index {
+                    $($index => Some(&mut self.$field),)*
+                    _ => None,
                 }
             }
         }

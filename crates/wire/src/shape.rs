@@ -9,6 +9,7 @@
 use crate::schema::{Member, Type};
 use crate::{DecodeError, Document};
 use base::Timestamp;
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -17,12 +18,47 @@ pub trait Shape: Send + Sync {
     /// The description; always a structure.
     fn schema(&self) -> &'static Type;
 
+    /// The member of that index.
+    fn slot(&self, index: usize) -> &dyn Slot;
+
+    /// The member of that index; `None` if there are not as many.
+    fn slot_mut(&mut self, index: usize) -> Option<&mut dyn Slot>;
+
     /// Shows the present members in order.
-    fn encode(&self, out: &mut dyn Encoder);
+    fn encode(&self, out: &mut dyn Encoder) {
+        for (index, member) in self.schema().members().iter().enumerate() {
+            self.slot(index).put(member, out);
+        }
+    }
 
     /// Reads the value of one member from a decoder that stands on it.
-    fn decode(&mut self, index: usize, from: &mut dyn Decoder) -> Result<(), DecodeError>;
+    fn decode(&mut self, index: usize, from: &mut dyn Decoder) -> Result<(), DecodeError> {
+        let members = self.schema().members();
+        match (self.slot_mut(index), members.get(index)) {
+            (Some(slot), Some(member)) => slot.take(member, from),
+            _ => Ok(()),
+        }
+    }
 }
+
+/// A member of a structure, which may be absent.
+pub trait Slot: Any {
+    /// Whether there is a value.
+    fn is_present(&self) -> bool;
+    /// Whether both are absent, or have the same type and value.
+    fn equals(&self, other: &dyn Slot) -> bool;
+    /// Shows the value, if there is one.
+    fn put(&self, member: &'static Member, out: &mut dyn Encoder);
+    /// Reads the value.
+    fn take(
+        &mut self,
+        member: &'static Member,
+        from: &mut dyn Decoder,
+    ) -> Result<(), DecodeError>;
+}
+
+/// A member that no structure has.
+pub static NO_SLOT: Option<bool> = None;
 
 /// Receives a shape's values. `member` is the reference through which the value is reached: a
 /// member of a structure, the item of a list or the value of a map.
@@ -117,33 +153,37 @@ pub trait Decoder {
 }
 
 /// A Rust type that a member can have.
-pub trait Value: Sized {
+pub trait Value: Sized + PartialEq + 'static {
     /// Shows itself.
     fn encode(&self, member: &'static Member, out: &mut dyn Encoder);
     /// Reads itself.
     fn decode(member: &'static Member, from: &mut dyn Decoder) -> Result<Self, DecodeError>;
 }
 
-/// Shows a member if it is present.
-#[inline]
-pub fn put<T: Value>(value: &Option<T>, member: &'static Member, out: &mut dyn Encoder) {
-    if let Some(value) = value {
-        value.encode(member, out);
+impl<T: Value> Slot for Option<T> {
+    fn is_present(&self) -> bool {
+        self.is_some()
+    }
+    fn equals(&self, other: &dyn Slot) -> bool {
+        let other: &dyn Any = other;
+        other.downcast_ref::<Self>() == Some(self)
+    }
+    fn put(&self, member: &'static Member, out: &mut dyn Encoder) {
+        if let Some(value) = self {
+            value.encode(member, out);
+        }
+    }
+    fn take(
+        &mut self,
+        member: &'static Member,
+        from: &mut dyn Decoder,
+    ) -> Result<(), DecodeError> {
+        *self = Some(T::decode(member, from)?);
+        Ok(())
     }
 }
 
-/// Reads a member.
-#[inline]
-pub fn take<T: Value>(
-    slot: &mut Option<T>,
-    member: &'static Member,
-    from: &mut dyn Decoder,
-) -> Result<(), DecodeError> {
-    *slot = Some(T::decode(member, from)?);
-    Ok(())
-}
-
-impl<T: Shape + Default> Value for T {
+impl<T: Shape + Default + PartialEq + 'static> Value for T {
     #[inline]
     fn encode(&self, member: &'static Member, out: &mut dyn Encoder) {
         out.structure(member, self);
@@ -159,11 +199,11 @@ impl<T: Shape> Shape for Box<T> {
     fn schema(&self) -> &'static Type {
         (**self).schema()
     }
-    fn encode(&self, out: &mut dyn Encoder) {
-        (**self).encode(out);
+    fn slot(&self, index: usize) -> &dyn Slot {
+        (**self).slot(index)
     }
-    fn decode(&mut self, index: usize, from: &mut dyn Decoder) -> Result<(), DecodeError> {
-        (**self).decode(index, from)
+    fn slot_mut(&mut self, index: usize) -> Option<&mut dyn Slot> {
+        (**self).slot_mut(index)
     }
 }
 
@@ -279,8 +319,17 @@ impl Shape for Empty {
     fn schema(&self) -> &'static Type {
         &EMPTY
     }
-    fn encode(&self, _: &mut dyn Encoder) {}
-    fn decode(&mut self, _: usize, _: &mut dyn Decoder) -> Result<(), DecodeError> {
-        Ok(())
+    fn slot(&self, _: usize) -> &dyn Slot {
+        &NO_SLOT
     }
+    fn slot_mut(&mut self, _: usize) -> Option<&mut dyn Slot> {
+        None
+    }
+}
+
+/// Whether two structures of the same type have the same members. Generated structures compare
+/// themselves by this: derives for all of them take a second to compile.
+pub fn equal(a: &dyn Shape, b: &dyn Shape) -> bool {
+    let members = a.schema().members();
+    (0..members.len()).all(|index| a.slot(index).equals(b.slot(index)))
 }
