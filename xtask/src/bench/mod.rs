@@ -14,7 +14,7 @@ mod server;
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use report::{Bar, Row};
-use server::{Server, Tools};
+use server::{Question, Server, Tools};
 use std::time::Duration;
 
 const ROUNDS: usize = 7;
@@ -22,16 +22,29 @@ const SLICE: Duration = Duration::from_millis(700);
 /// For moto, whose answers take seconds: long enough for some of them.
 const LONG_SLICE: Duration = Duration::from_secs(8);
 
+/// gureum keeps the answers to reads until the state changes. In these rows every request is spelt
+/// differently, so that none of them is answered by a kept one.
+const NEW: &str = "the same, each question new";
+
+/// How many spellings a slice needs at most.
+const SPELLINGS: usize = 1 << 15;
+
 /// The rows, in the order of the table: key, what, bar.
 const ROWS: &[(&str, &str, Bar)] = &[
     ("describe-0", "DescribeInstances, no instances", Bar::AtLeast(10.0)),
+    ("describe-0-new", NEW, Bar::AtLeast(10.0)),
     ("describe-100", "DescribeInstances, 100 instances", Bar::AtLeast(2.0)),
-    ("describe-100-moto", "the same, against moto", Bar::AtLeast(100.0)),
+    ("describe-100-new", NEW, Bar::AtLeast(2.0)),
+    ("describe-100-moto", "DescribeInstances, 100 instances, against moto", Bar::AtLeast(100.0)),
     ("describe-1000", "DescribeInstances, 1,000 instances", Bar::AtLeast(1.5)),
-    ("describe-1000-moto", "the same, against moto", Bar::AtLeast(100.0)),
+    ("describe-1000-new", NEW, Bar::AtLeast(1.5)),
+    ("describe-1000-moto", "DescribeInstances, 1,000 instances, against moto", Bar::AtLeast(100.0)),
     ("describe-one", "DescribeInstances, one id among 1,000", Bar::AtLeast(13.0)),
+    ("describe-one-new", NEW, Bar::AtLeast(13.0)),
     ("instance-types", "DescribeInstanceTypes of one type", Bar::AtLeast(16.0)),
+    ("instance-types-new", NEW, Bar::AtLeast(16.0)),
     ("caller-identity", "GetCallerIdentity", Bar::AtLeast(18.0)),
+    ("caller-identity-new", NEW, Bar::AtLeast(18.0)),
     ("run-8", "RunInstances (sim), durable, 8 connections", Bar::AtLeast(1.0)),
     ("run-64", "RunInstances (sim), durable, 64 connections", Bar::AtLeast(3.0)),
     ("tags-8", "CreateTags, durable, 8 connections", Bar::AtLeast(0.8)),
@@ -88,6 +101,11 @@ impl Bench {
         keys.iter().any(|key| self.wants(key))
     }
 
+    /// Whether a row is wanted whose key contains one of `parts`.
+    fn wants_like(&self, parts: &[&str]) -> bool {
+        ROWS.iter().any(|(key, ..)| parts.iter().any(|p| key.contains(p)) && self.wants(key))
+    }
+
     fn add(&mut self, key: &'static str, fill: impl FnOnce(&mut Row)) {
         let Some((key, what, bar)) = ROWS.iter().find(|(k, ..)| *k == key) else { return };
         let mut row = Row { key, what, bar: *bar, ..Row::default() };
@@ -98,45 +116,65 @@ impl Bench {
 
     /// The rows that read, at no, 100 and 1,000 instances, and CreateTags.
     fn reads_and_tags(&mut self) -> Result<()> {
-        let empty = ["describe-0", "instance-types", "caller-identity"];
-        let hundred = ["describe-100", "describe-100-moto"];
-        let thousand = ["describe-1000", "describe-1000-moto", "describe-one", "tags-8", "tags-64"];
-        if !self.wants_any(&[&empty[..], &hundred, &thousand].concat()) {
+        let before = ["describe-0", "instance-types", "caller-identity"];
+        let hundred = ["describe-100"];
+        let thousand = ["describe-1000", "describe-one", "tags-"];
+        if !self.wants_like(&[&before[..], &hundred, &thousand].concat()) {
             return Ok(());
         }
         let ours = self.tools.gureum(&self.tools.fresh_data("reads")?)?;
         let peer = self.tools.ministack()?;
-        let has_moto = self.wants_any(&["describe-100-moto", "describe-1000-moto"]);
-        let moto = has_moto.then(|| self.tools.moto()).transpose()?;
+        let moto = self.wants_like(&["-moto"]).then(|| self.tools.moto()).transpose()?;
+        let grow = |count| -> Result<()> {
+            let servers = [Some(&peer), Some(&ours), moto.as_ref()];
+            let mut servers = servers.into_iter().flatten();
+            servers.try_for_each(|s| s.grow_to(count)).with_context(|| format!("{count} instances"))
+        };
+        let describe = |_: &Server| Ok(vec![Question::ec2("DescribeInstances", "")]);
 
-        self.against(&peer, &ours, "describe-0", 8, |s| Ok(vec![s.ec2("DescribeInstances")]))?;
-        self.against(&peer, &ours, "instance-types", 8, |s| {
-            Ok(vec![s.ec2("DescribeInstanceTypes&InstanceType.1=t3.micro")])
+        self.reads(&peer, &ours, ["describe-0", "describe-0-new"], describe)?;
+        self.reads(&peer, &ours, ["instance-types", "instance-types-new"], |_| {
+            Ok(vec![Question::ec2("DescribeInstanceTypes", "&InstanceType.1=t3.micro")])
         })?;
-        self.against(&peer, &ours, "caller-identity", 8, |s| {
-            Ok(vec![s.request("sts", "Action=GetCallerIdentity&Version=2011-06-15")])
+        self.reads(&peer, &ours, ["caller-identity", "caller-identity-new"], |_| {
+            Ok(vec![Question::sts("GetCallerIdentity")])
         })?;
-        for (count, keys) in [(100, &hundred[..]), (1000, &thousand)] {
-            if !self.wants_any(keys) {
-                continue;
-            }
-            for server in [Some(&peer), Some(&ours), moto.as_ref()].into_iter().flatten() {
-                server.grow_to(count).with_context(|| format!("{count} instances"))?;
-            }
-            let all = |s: &Server| Ok(vec![s.ec2("DescribeInstances")]);
-            self.against(&peer, &ours, keys[0], 8, all)?;
-            if let Some(moto) = &moto {
-                self.against_slow(moto, &ours, keys[1], all)?;
-            }
+        if self.wants_like(&hundred) {
+            grow(100)?;
+            self.reads(&peer, &ours, ["describe-100", "describe-100-new"], describe)?;
+            self.against_slow(moto.as_ref(), &ours, "describe-100-moto", describe)?;
         }
-        self.against(&peer, &ours, "describe-one", 8, |s| {
-            let one = |id: &String| s.ec2(&format!("DescribeInstances&InstanceId.1={id}"));
-            Ok(s.instances()?.iter().map(one).collect())
-        })?;
-        for (key, connections) in [("tags-8", 8), ("tags-64", 64)] {
-            self.against(&peer, &ours, key, connections, tags)?;
+        if self.wants_like(&thousand) {
+            grow(1000)?;
+            self.reads(&peer, &ours, ["describe-1000", "describe-1000-new"], describe)?;
+            self.against_slow(moto.as_ref(), &ours, "describe-1000-moto", describe)?;
+            self.reads(&peer, &ours, ["describe-one", "describe-one-new"], |server| {
+                let one = |id| Question::ec2("DescribeInstances", &format!("&InstanceId.1={id}"));
+                Ok(server.instances()?.into_iter().map(one).collect())
+            })?;
+            self.against(&peer, &ours, "tags-8", 8, tags)?;
+            self.against(&peer, &ours, "tags-64", 64, tags)?;
         }
         Ok(())
+    }
+
+    /// A row that asks the same questions over and over, and one that spells each anew.
+    fn reads(
+        &mut self,
+        peer: &Server,
+        ours: &Server,
+        [same, new]: [&'static str; 2],
+        questions: impl Fn(&Server) -> Result<Vec<Question>>,
+    ) -> Result<()> {
+        self.against(peer, ours, same, 8, |server, _| {
+            Ok(questions(server)?.iter().map(|q| server.request(q, 0)).collect())
+        })?;
+        self.against(peer, ours, new, 8, |server, round| {
+            let questions = questions(server)?;
+            let spellings =
+                (round * SPELLINGS..(round + 1) * SPELLINGS).zip(questions.iter().cycle());
+            Ok(spellings.map(|(spelling, question)| server.request(question, spelling)).collect())
+        })
     }
 
     /// RunInstances, each round on servers that have just been started.
@@ -149,10 +187,10 @@ impl Bench {
             }
             let ours = self.tools.gureum(&self.tools.fresh_data("launches")?)?;
             let peer = self.tools.ministack()?;
-            warm_up(&peer, &ours, |s| Ok(s.launches()))?;
+            warm_up(&peer, &ours, |s, _| Ok(s.launches()))?;
             for (slices, (key, connections)) in slices.iter_mut().zip(keys) {
                 if self.wants(key) {
-                    slices.push(pair(&peer, &ours, connections, round, |s| Ok(s.launches()))?);
+                    slices.push(pair(&peer, &ours, connections, round, |s, _| Ok(s.launches()))?);
                 }
             }
         }
@@ -214,7 +252,7 @@ impl Bench {
         ours: &Server,
         key: &'static str,
         connections: usize,
-        requests: impl Fn(&Server) -> Result<Vec<Vec<u8>>>,
+        requests: impl Fn(&Server, usize) -> Result<Vec<Vec<u8>>>,
     ) -> Result<()> {
         if !self.wants(key) {
             return Ok(());
@@ -229,17 +267,20 @@ impl Bench {
     /// A row of one long slice of a slow peer between two of ours.
     fn against_slow(
         &mut self,
-        peer: &Server,
+        peer: Option<&Server>,
         ours: &Server,
         key: &'static str,
-        requests: impl Fn(&Server) -> Result<Vec<Vec<u8>>>,
+        questions: impl Fn(&Server) -> Result<Vec<Question>>,
     ) -> Result<()> {
-        if !self.wants(key) {
-            return Ok(());
-        }
-        let before = slice(ours, 8, SLICE, &requests(ours)?)?;
-        let theirs = slice(peer, 8, LONG_SLICE, &requests(peer)?)?;
-        let after = slice(ours, 8, SLICE, &requests(ours)?)?;
+        let Some(peer) = peer.filter(|_| self.wants(key)) else { return Ok(()) };
+        let rate = |server: &Server, duration| {
+            let requests: Vec<_> =
+                questions(server)?.iter().map(|q| server.request(q, 0)).collect();
+            slice(server, 8, duration, &requests)
+        };
+        let before = rate(ours, SLICE)?;
+        let theirs = rate(peer, LONG_SLICE)?;
+        let after = rate(ours, SLICE)?;
         self.add(key, |row| row.set_rates(peer.name, &[(theirs, before), (theirs, after)]));
         Ok(())
     }
@@ -249,10 +290,10 @@ impl Bench {
 fn warm_up(
     peer: &Server,
     ours: &Server,
-    requests: impl Fn(&Server) -> Result<Vec<Vec<u8>>>,
+    requests: impl Fn(&Server, usize) -> Result<Vec<Vec<u8>>>,
 ) -> Result<()> {
     for server in [peer, ours] {
-        slice(server, 8, Duration::from_millis(100), &requests(server)?)?;
+        slice(server, 8, Duration::from_millis(100), &requests(server, ROUNDS)?)?;
     }
     Ok(())
 }
@@ -263,9 +304,9 @@ fn pair(
     ours: &Server,
     connections: usize,
     round: usize,
-    requests: impl Fn(&Server) -> Result<Vec<Vec<u8>>>,
+    requests: impl Fn(&Server, usize) -> Result<Vec<Vec<u8>>>,
 ) -> Result<(f64, f64)> {
-    let rate = |server: &Server| slice(server, connections, SLICE, &requests(server)?);
+    let rate = |server: &Server| slice(server, connections, SLICE, &requests(server, round)?);
     if round.is_multiple_of(2) {
         let theirs = rate(peer)?;
         Ok((theirs, rate(ours)?))
@@ -293,11 +334,11 @@ fn slice(
 }
 
 /// A tag on each instance in turn, each time with another value: every request changes something.
-fn tags(server: &Server) -> Result<Vec<Vec<u8>>> {
+fn tags(server: &Server, _: usize) -> Result<Vec<Vec<u8>>> {
     let ids = server.instances()?;
     let one = |value: usize, id: &String| {
-        let tag = format!("Tag.1.Key=Name&Tag.1.Value=bench-{value}");
-        server.ec2(&format!("CreateTags&ResourceId.1={id}&{tag}"))
+        let tag = format!("&ResourceId.1={id}&Tag.1.Key=Name&Tag.1.Value=bench-{value}");
+        server.request(&Question::ec2("CreateTags", &tag), 0)
     };
     Ok((0..8).flat_map(|value| ids.iter().map(move |id| one(value, id))).collect())
 }

@@ -17,6 +17,46 @@ pub(super) const PACKAGES: [&str; 2] = ["moto[server]==5.2.1", "ministack"];
 const REGION: &str = "us-east-1";
 const EC2: &str = "Version=2016-11-15";
 
+/// A request of a query protocol, before it is spelt and signed.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    service: &'static str,
+    action: &'static str,
+    version: &'static str,
+    rest: String,
+}
+
+impl Question {
+    /// To EC2; `rest` is further parameters, each after an `&`.
+    pub(super) fn ec2(action: &'static str, rest: &str) -> Self {
+        Question { service: "ec2", action, version: "2016-11-15", rest: rest.to_owned() }
+    }
+
+    /// To STS.
+    pub(super) fn sts(action: &'static str) -> Self {
+        Question { service: "sts", action, version: "2011-06-15", rest: String::new() }
+    }
+
+    fn body(&self, spelling: usize) -> String {
+        let mut body = String::from("Action=");
+        let mut bits = spelling;
+        for (index, text) in [self.action, self.version].into_iter().enumerate() {
+            if index > 0 {
+                body.push_str("&Version=");
+            }
+            for byte in text.bytes() {
+                match bits & 1 {
+                    0 => body.push(char::from(byte)),
+                    _ => body.push_str(&format!("%{byte:02X}")),
+                }
+                bits >>= 1;
+            }
+        }
+        body.push_str(&self.rest);
+        body
+    }
+}
+
 /// A running server; it and its children end when this is dropped.
 pub(super) struct Server {
     /// What the table calls it.
@@ -158,8 +198,13 @@ impl Server {
         self.child.id()
     }
 
-    /// A request of a query protocol, signed now, as bytes for the wire.
-    pub(super) fn request(&self, service: &str, body: &str) -> Vec<u8> {
+    /// A question, signed now, as bytes for the wire. Each `spelling` but 0 escapes other letters
+    /// that need no escape: the same question in other bytes.
+    pub(super) fn request(&self, question: &Question, spelling: usize) -> Vec<u8> {
+        self.sign(question.service, &question.body(spelling))
+    }
+
+    fn sign(&self, service: &str, body: &str) -> Vec<u8> {
         let host = self.address.to_string();
         let kind = "application/x-www-form-urlencoded; charset=utf-8";
         let headers = [("host", host.as_bytes()), ("content-type", kind.as_bytes())];
@@ -191,16 +236,11 @@ impl Server {
 
     /// Asks once and gives the body.
     pub(super) fn ask(&self, service: &str, body: &str) -> Result<String> {
-        let (status, text) = load::call(self.address, &self.request(service, body))?;
+        let (status, text) = load::call(self.address, &self.sign(service, body))?;
         if status != 200 {
             bail!("{} answers {status} to {body}: {}", self.name, start_of(&text));
         }
         Ok(text)
-    }
-
-    /// An EC2 request.
-    pub(super) fn ec2(&self, action: &str) -> Vec<u8> {
-        self.request("ec2", &format!("Action={action}&{EC2}"))
     }
 
     /// A launch of one instance. The zones are taken in turn: a default subnet has 4,091 addresses,
@@ -208,10 +248,11 @@ impl Server {
     pub(super) fn launches(&self) -> Vec<Vec<u8>> {
         let image = &self.image;
         let one = |zone| {
-            self.ec2(&format!(
-                "RunInstances&ImageId={image}&InstanceType=t3.micro&MinCount=1&MaxCount=1\
+            let rest = format!(
+                "&ImageId={image}&InstanceType=t3.micro&MinCount=1&MaxCount=1\
                  &Placement.AvailabilityZone={REGION}{zone}"
-            ))
+            );
+            self.request(&Question::ec2("RunInstances", &rest), 0)
         };
         ["a", "b", "c", "d", "e", "f"].map(one).to_vec()
     }
@@ -291,4 +332,19 @@ fn first<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 fn start_of(text: &str) -> String {
     text.chars().take(400).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_differ_and_mean_the_same() {
+        let question = Question::ec2("DescribeInstances", "&InstanceId.1=i-1");
+        let plain = "Action=DescribeInstances&Version=2016-11-15&InstanceId.1=i-1";
+        assert_eq!(question.body(0), plain);
+        assert!(question.body(0b101).starts_with("Action=%44e%73cribeInstances&"));
+        let bodies: std::collections::HashSet<_> = (0..1 << 12).map(|s| question.body(s)).collect();
+        assert_eq!(bodies.len(), 1 << 12);
+    }
 }
