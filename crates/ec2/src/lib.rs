@@ -15,6 +15,7 @@ pub mod region;
 
 mod account;
 mod instance;
+mod instance_reconciler;
 mod instance_type;
 mod interface;
 mod key_pair;
@@ -29,7 +30,8 @@ mod testing;
 mod volume;
 mod vpc;
 
-use service::Operation;
+use base::image::Manifest;
+use service::{Call, Error, Operation};
 use service::filter::Filter;
 use service::operation::Service;
 
@@ -38,8 +40,23 @@ pub fn service() -> Service {
     Service {
         model: &model::ec2::SERVICE,
         operations: operations(),
-        set_up: Some(region::set_up),
+        set_up: Some(set_up),
     }
+}
+
+/// What moves EC2's records on.
+pub const RECONCILERS: &[service::reconcile::Reconciler] = &[instance_reconciler::RECONCILER];
+
+/// What a region needs before its first request: the default VPC, and AMIs of the node's images,
+/// whose manifests the daemon keeps under `/node-image/`.
+fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
+    region::set_up(call)?;
+    let manifests: Vec<Manifest> = call
+        .scan::<Manifest>("/node-image/")?
+        .into_iter()
+        .map(|manifest| (*manifest).clone())
+        .collect();
+    image::sync(call, &manifests)
 }
 
 /// The operations of EC2 that are served.

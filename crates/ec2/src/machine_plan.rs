@@ -1,0 +1,238 @@
+//! What the node must know to run an instance, and what IMDS says to it: a pure function of
+//! records. No IO, no clock, no randomness.
+//!
+//! IMDS leaves are those of the EC2 User Guide, "Instance metadata categories", that apply to the
+//! instance: what does not apply is left out and answers 404. The node adds the directories and the
+//! signatures beside the identity document.
+
+use crate::instance_type;
+use crate::interface::{private_dns_name, public_dns_name};
+use crate::record::{Instance, InstanceState, Interface, Subnet, Vpc};
+use crate::region;
+use base::machine::{self, Metadata, Spec, Wanted};
+use std::collections::BTreeMap;
+
+/// The records and facts that an instance's machine depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sources<'a> {
+    pub(crate) region: &'a str,
+    pub(crate) account: &'a str,
+    pub(crate) instance: &'a Instance,
+    /// The primary interface; `None` only while an instance ends.
+    pub(crate) interface: Option<&'a Interface>,
+    pub(crate) subnet: Option<&'a Subnet>,
+    pub(crate) vpc: Option<&'a Vpc>,
+    /// Names of the interface's security groups, in its order.
+    pub(crate) group_names: &'a [String],
+}
+
+/// The power state that belongs to an instance's state. `None` for a terminated one, of which the
+/// node wants to know nothing any more.
+pub(crate) fn wanted(instance: &Instance) -> Option<Wanted> {
+    match instance.state {
+        InstanceState::Pending | InstanceState::Running => {
+            Some(Wanted::Running { start: instance.start, reboots: instance.reboots })
+        }
+        InstanceState::Stopping | InstanceState::Stopped => {
+            Some(Wanted::Stopped { force: instance.force_stop })
+        }
+        InstanceState::ShuttingDown => Some(Wanted::Terminated),
+        InstanceState::Terminated => None,
+    }
+}
+
+/// The machine of an instance.
+pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
+    let instance = sources.instance;
+    let facts = instance_type::find(&instance.instance_type);
+    Spec {
+        id: instance.id.clone(),
+        region: sources.region.to_owned(),
+        wanted,
+        image: instance.image_key.clone(),
+        vcpus: facts.map_or(1, |facts| facts.vcpus),
+        memory_mib: facts.map_or(512, |facts| facts.memory_mib),
+        volumes: instance
+            .volumes
+            .iter()
+            .map(|volume| machine::Volume {
+                id: volume.volume_id.clone(),
+                device_name: volume.device_name.clone(),
+                size_gib: volume.size_gib,
+                source: volume.source.clone(),
+                delete_on_termination: volume.delete_on_termination,
+            })
+            .collect(),
+        interfaces: sources
+            .interface
+            .iter()
+            .map(|interface| machine::Interface {
+                id: interface.id.clone(),
+                mac: interface.mac.clone(),
+                vpc_id: interface.vpc_id.clone(),
+                private_ip: interface.private_ip,
+            })
+            .collect(),
+        metadata: metadata(sources),
+    }
+}
+
+/// The wish that a machine without a record be gone.
+pub(crate) fn orphan(id: &str, region: &str) -> Spec {
+    Spec {
+        id: id.to_owned(),
+        region: region.to_owned(),
+        wanted: Wanted::Terminated,
+        image: String::new(),
+        vcpus: 1,
+        memory_mib: 0,
+        volumes: Vec::new(),
+        interfaces: Vec::new(),
+        metadata: Metadata::default(),
+    }
+}
+
+fn metadata(sources: &Sources<'_>) -> Metadata {
+    let instance = sources.instance;
+    let options = &instance.metadata_options;
+    Metadata {
+        leaves: leaves(sources),
+        user_data: instance.user_data.clone(),
+        enabled: options.enabled,
+        tokens_required: options.tokens_required,
+        hop_limit: options.hop_limit,
+    }
+}
+
+fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
+    let Sources { region, instance, .. } = *sources;
+    let hostname = private_dns_name(region, instance.private_ip);
+    let mut leaves = BTreeMap::new();
+    let mut put = |path: &str, value: &str| {
+        leaves.insert(format!("meta-data/{path}"), value.to_owned());
+    };
+    put("ami-id", &instance.image_id);
+    put("ami-launch-index", &instance.launch_index.to_string());
+    put("ami-manifest-path", "(unknown)");
+    put("block-device-mapping/ami", &instance.root_device_name);
+    put("block-device-mapping/root", &instance.root_device_name);
+    for (number, volume) in instance.volumes.iter().skip(1).enumerate() {
+        let short = volume.device_name.strip_prefix("/dev/").unwrap_or(&volume.device_name);
+        put(&format!("block-device-mapping/ebs{}", number + 1), short);
+    }
+    put("events/maintenance/history", "[]");
+    put("events/maintenance/scheduled", "[]");
+    put("hostname", &hostname);
+    put("instance-action", "none");
+    put("instance-id", &instance.id);
+    put("instance-life-cycle", "on-demand");
+    put("instance-type", &instance.instance_type);
+    put("local-hostname", &hostname);
+    put("local-ipv4", &instance.private_ip.to_string());
+    put("placement/availability-zone", &instance.availability_zone);
+    if let Some(id) = region::zone_id(region, &instance.availability_zone) {
+        put("placement/availability-zone-id", &id);
+    }
+    put("placement/region", region);
+    put("profile", "default-hvm");
+    if let Some(key) = &instance.public_key {
+        // IMDS lists the directory as `0=NAME`, taking the name from the key's comment.
+        put("public-keys/0/openssh-key", key);
+    }
+    put("reservation-id", &instance.reservation_id);
+    put("services/domain", region::domain(region));
+    put("services/partition", region::partition(region));
+    put("system", "nitro");
+    if let Some(address) = instance.public_ip {
+        put("public-ipv4", &address.to_string());
+        if sources.vpc.is_some_and(|vpc| vpc.dns_hostnames) {
+            put("public-hostname", &public_dns_name(region, address));
+        }
+    }
+    if instance.metadata_options.tags {
+        for (name, value) in &instance.tags {
+            put(&format!("tags/instance/{name}"), value);
+        }
+    }
+    if let Some(interface) = sources.interface {
+        put("mac", &interface.mac);
+        put("security-groups", &sources.group_names.join("\n"));
+        interface_leaves(sources, interface, &mut put);
+    }
+    let monitoring = if instance.monitoring { "enabled" } else { "disabled" };
+    leaves.insert("dynamic/fws/instance-monitoring".to_owned(), monitoring.to_owned());
+    leaves.insert("dynamic/instance-identity/document".to_owned(), identity_document(sources));
+    leaves
+}
+
+fn interface_leaves(
+    sources: &Sources<'_>,
+    interface: &Interface,
+    put: &mut impl FnMut(&str, &str),
+) {
+    let region = sources.region;
+    let private_ip = interface.private_ip.to_string();
+    let index = interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index);
+    let mut put = |leaf: &str, value: &str| {
+        put(&format!("network/interfaces/macs/{}/{leaf}", interface.mac), value);
+    };
+    put("device-number", &index.to_string());
+    put("interface-id", &interface.id);
+    put("local-hostname", &private_dns_name(region, interface.private_ip));
+    put("local-ipv4s", &private_ip);
+    put("mac", &interface.mac);
+    put("owner-id", sources.account);
+    put("security-group-ids", &interface.groups.join("\n"));
+    put("security-groups", &sources.group_names.join("\n"));
+    put("subnet-id", &interface.subnet_id);
+    put("vpc-id", &interface.vpc_id);
+    if let Some(address) = interface.public_ip {
+        put(&format!("ipv4-associations/{address}"), &private_ip);
+        put("public-ipv4s", &address.to_string());
+        if sources.vpc.is_some_and(|vpc| vpc.dns_hostnames) {
+            put("public-hostname", &public_dns_name(region, address));
+        }
+    }
+    if let Some(subnet) = sources.subnet {
+        put("subnet-ipv4-cidr-block", &subnet.cidr.to_string());
+    }
+    if let Some(vpc) = sources.vpc {
+        put("vpc-ipv4-cidr-block", &vpc.cidr.to_string());
+        put("vpc-ipv4-cidr-blocks", &vpc.cidr.to_string());
+    }
+}
+
+/// The instance identity document, laid out as AWS lays it out: its signatures cover the bytes
+/// (EC2 User Guide, "Instance identity documents").
+fn identity_document(sources: &Sources<'_>) -> String {
+    let instance = sources.instance;
+    // Every value comes from this region's own records and has no character to escape.
+    format!(
+        r#"{{
+  "accountId" : "{account}",
+  "architecture" : "{architecture}",
+  "availabilityZone" : "{zone}",
+  "billingProducts" : null,
+  "devpayProductCodes" : null,
+  "marketplaceProductCodes" : null,
+  "imageId" : "{image}",
+  "instanceId" : "{id}",
+  "instanceType" : "{instance_type}",
+  "kernelId" : null,
+  "pendingTime" : "{pending}",
+  "privateIp" : "{private_ip}",
+  "ramdiskId" : null,
+  "region" : "{region}",
+  "version" : "2017-09-30"
+}}"#,
+        account = sources.account,
+        architecture = instance.architecture,
+        zone = instance.availability_zone,
+        image = instance.image_id,
+        id = instance.id,
+        instance_type = instance.instance_type,
+        pending = instance.launched.iso_seconds(),
+        private_ip = instance.private_ip,
+        region = sources.region,
+    )
+}

@@ -42,6 +42,16 @@ pub mod key {
     /// [`super::Image`]; account is the owner's.
     pub const IMAGE: &str = "image";
 
+    /// The key of a claim of kind [`PRIVATE_ADDRESS`].
+    pub fn private_address(
+        region: &str,
+        account: &str,
+        vpc_id: &str,
+        address: std::net::Ipv4Addr,
+    ) -> String {
+        format!("/{region}/{PRIVATE_ADDRESS}/{account}/{vpc_id}/{address}")
+    }
+
     /// Claims a public address, for all regions and accounts of this cloud.
     pub fn public_address(address: std::net::Ipv4Addr) -> String {
         format!("/public-address/{address}")
@@ -261,6 +271,9 @@ pub struct Instance {
     pub image_id: String,
     /// The node's image key.
     pub image_key: String,
+    /// The image's architecture at launch.
+    #[serde(default = "crate::record::x86_64")]
+    pub architecture: String,
     /// `t3.micro`.
     pub instance_type: String,
     /// Key pair name.
@@ -440,6 +453,11 @@ pub struct Volume {
     pub instance_id: Option<String>,
     /// Tags.
     pub tags: Tags,
+}
+
+/// The architecture of instances whose record does not say it.
+pub(crate) fn x86_64() -> String {
+    "x86_64".to_owned()
 }
 
 /// `Option<Vec<u8>>` as base64 text.

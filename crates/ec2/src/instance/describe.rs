@@ -1,0 +1,571 @@
+//! DescribeInstances, and the API's shape of an instance.
+
+use super::{metadata_options, peek_all, state, tokens};
+use crate::interface::{Names, one, private_dns_name, public_dns_name};
+use crate::record::{AttachedVolume, Instance, InstanceState, Interface, key};
+use crate::volume::attachment_status;
+use crate::{instance_type, tag};
+use model::ec2 as api;
+use service::filter::{Field, Filters, Values};
+use service::page::page;
+use service::{Call, Error};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// An instance with what its description and its filters need.
+pub(crate) struct View {
+    pub(crate) instance: Arc<Instance>,
+    /// The primary interface; a terminated instance has none.
+    interface: Option<Arc<Interface>>,
+    groups: Vec<api::GroupIdentifier>,
+    account: String,
+    zone_id: String,
+    private_dns_name: String,
+    public_dns_name: String,
+}
+
+impl View {
+    /// The view of an instance, with its interface if the caller has just staged it.
+    pub(crate) fn new(
+        call: &Call<'_>,
+        names: &mut Names,
+        instance: Arc<Instance>,
+        interface: Option<Arc<Interface>>,
+    ) -> Result<Self, Error> {
+        let gone = instance.state == InstanceState::Terminated;
+        let interface = match interface {
+            None if !gone => call.peek::<Interface>(&key::of(
+                call.region,
+                key::INTERFACE,
+                call.account(),
+                &instance.interface_id,
+            ))?,
+            given => given,
+        };
+        let groups = match &interface {
+            Some(interface) => names.groups(call, &interface.groups)?,
+            None => Vec::new(),
+        };
+        let public_dns_name = match instance.public_ip {
+            Some(address) if names.dns_hostnames(call, &instance.vpc_id)? => {
+                public_dns_name(call.region, address)
+            }
+            _ => String::new(),
+        };
+        let private_dns_name =
+            if gone { String::new() } else { private_dns_name(call.region, instance.private_ip) };
+        Ok(View {
+            zone_id: names.zone_id(call.region, &instance.availability_zone),
+            account: call.account().to_owned(),
+            interface,
+            groups,
+            private_dns_name,
+            public_dns_name,
+            instance,
+        })
+    }
+
+    fn is_gone(&self) -> bool {
+        self.instance.state == InstanceState::Terminated
+    }
+
+    fn association(&self) -> Option<api::InstanceNetworkInterfaceAssociation> {
+        self.instance.public_ip.map(|address| api::InstanceNetworkInterfaceAssociation {
+            ip_owner_id: Some("amazon".to_owned()),
+            public_dns_name: Some(self.public_dns_name.clone()),
+            public_ip: Some(address.to_string()),
+            ..Default::default()
+        })
+    }
+
+    fn interface_model(&self, interface: &Interface) -> api::InstanceNetworkInterface {
+        let association = self.association();
+        let private_ip = interface.private_ip.to_string();
+        api::InstanceNetworkInterface {
+            association: association.clone(),
+            attachment: interface.attachment.as_ref().map(|attachment| {
+                api::InstanceNetworkInterfaceAttachment {
+                    attach_time: Some(attachment.attached),
+                    attachment_id: Some(attachment.id.clone()),
+                    delete_on_termination: Some(attachment.delete_on_termination),
+                    device_index: i32::try_from(attachment.device_index).ok(),
+                    network_card_index: Some(0),
+                    status: Some(attachment_status(self.instance.state).to_owned()),
+                    ..Default::default()
+                }
+            }),
+            description: Some(interface.description.clone()),
+            groups: Some(self.groups.clone()),
+            interface_type: Some("interface".to_owned()),
+            ipv6_addresses: Some(Vec::new()),
+            mac_address: Some(interface.mac.clone()),
+            network_interface_id: Some(interface.id.clone()),
+            operator: not_managed(),
+            owner_id: Some(self.account.clone()),
+            private_dns_name: Some(self.private_dns_name.clone()),
+            private_ip_address: Some(private_ip.clone()),
+            private_ip_addresses: Some(vec![api::InstancePrivateIpAddress {
+                association,
+                primary: Some(true),
+                private_dns_name: Some(self.private_dns_name.clone()),
+                private_ip_address: Some(private_ip),
+            }]),
+            source_dest_check: Some(interface.source_dest_check),
+            status: Some("in-use".to_owned()),
+            subnet_id: Some(interface.subnet_id.clone()),
+            vpc_id: Some(interface.vpc_id.clone()),
+            ..Default::default()
+        }
+    }
+}
+
+fn not_managed() -> Option<api::OperatorResponse> {
+    Some(api::OperatorResponse { managed: Some(false), ..Default::default() })
+}
+
+/// A mapping of an attached volume.
+pub(super) fn block_device(
+    instance: &Instance,
+    volume: &AttachedVolume,
+) -> api::InstanceBlockDeviceMapping {
+    api::InstanceBlockDeviceMapping {
+        device_name: Some(volume.device_name.clone()),
+        ebs: Some(api::EbsInstanceBlockDevice {
+            attach_time: Some(volume.attached),
+            delete_on_termination: Some(volume.delete_on_termination),
+            status: Some(attachment_status(instance.state).to_owned()),
+            volume_id: Some(volume.volume_id.clone()),
+            ..Default::default()
+        }),
+    }
+}
+
+/// The API's shape of an instance. What AWS drops from a terminated one is dropped.
+pub(crate) fn to_model(view: &View) -> api::Instance {
+    let instance = &*view.instance;
+    let live = |text: &str| (!view.is_gone()).then(|| text.to_owned());
+    let facts = instance_type::find(&instance.instance_type);
+    let interfaces = view.interface.iter().map(|interface| view.interface_model(interface));
+    api::Instance {
+        ami_launch_index: i32::try_from(instance.launch_index).ok(),
+        architecture: Some(instance.architecture.clone()),
+        block_device_mappings: Some(
+            instance.volumes.iter().map(|volume| block_device(instance, volume)).collect(),
+        ),
+        capacity_reservation_specification: Some(api::CapacityReservationSpecificationResponse {
+            capacity_reservation_preference: Some("open".to_owned()),
+            ..Default::default()
+        }),
+        client_token: Some(instance.client_token.clone().unwrap_or_default()),
+        cpu_options: facts.map(|facts| api::CpuOptions {
+            core_count: i32::try_from(facts.cores).ok(),
+            threads_per_core: i32::try_from(facts.threads_per_core).ok(),
+            ..Default::default()
+        }),
+        current_instance_boot_mode: Some("legacy-bios".to_owned()),
+        ebs_optimized: Some(instance.ebs_optimized),
+        ena_support: Some(true),
+        enclave_options: Some(api::EnclaveOptions { enabled: Some(false) }),
+        hibernation_options: Some(api::HibernationOptions { configured: Some(false) }),
+        hypervisor: Some("xen".to_owned()),
+        image_id: Some(instance.image_id.clone()),
+        instance_id: Some(instance.id.clone()),
+        instance_type: Some(instance.instance_type.clone()),
+        key_name: instance.key_name.clone(),
+        launch_time: Some(instance.launched),
+        maintenance_options: Some(api::InstanceMaintenanceOptions {
+            auto_recovery: Some("default".to_owned()),
+            reboot_migration: Some("default".to_owned()),
+        }),
+        metadata_options: Some(metadata_options(&instance.metadata_options)),
+        monitoring: Some(api::Monitoring { state: Some(monitoring(instance).to_owned()) }),
+        network_interfaces: Some(interfaces.collect()),
+        network_performance_options: Some(api::InstanceNetworkPerformanceOptions {
+            bandwidth_weighting: Some("default".to_owned()),
+        }),
+        operator: not_managed(),
+        placement: Some(api::Placement {
+            availability_zone: Some(instance.availability_zone.clone()),
+            availability_zone_id: Some(view.zone_id.clone()),
+            group_name: Some(String::new()),
+            tenancy: Some("default".to_owned()),
+            ..Default::default()
+        }),
+        platform_details: Some("Linux/UNIX".to_owned()),
+        private_dns_name: Some(view.private_dns_name.clone()),
+        private_dns_name_options: (!view.is_gone()).then(|| api::PrivateDnsNameOptionsResponse {
+            enable_resource_name_dns_aaaa_record: Some(false),
+            enable_resource_name_dns_a_record: Some(false),
+            hostname_type: Some("ip-name".to_owned()),
+        }),
+        private_ip_address: (!view.is_gone()).then(|| instance.private_ip.to_string()),
+        product_codes: Some(Vec::new()),
+        public_dns_name: Some(view.public_dns_name.clone()),
+        public_ip_address: instance.public_ip.map(|address| address.to_string()),
+        root_device_name: Some(instance.root_device_name.clone()),
+        root_device_type: Some("ebs".to_owned()),
+        security_groups: Some(view.groups.clone()),
+        source_dest_check: (!view.is_gone()).then_some(instance.source_dest_check),
+        state: Some(state(instance.state)),
+        state_reason: instance.state_reason.as_ref().map(|reason| api::StateReason {
+            code: Some(reason.code.clone()),
+            message: Some(reason.message.clone()),
+        }),
+        state_transition_reason: Some(instance.transition_reason.clone()),
+        subnet_id: live(&instance.subnet_id),
+        tags: tag::to_model(&instance.tags),
+        usage_operation: Some("RunInstances".to_owned()),
+        usage_operation_update_time: Some(instance.created),
+        virtualization_type: Some("hvm".to_owned()),
+        vpc_id: live(&instance.vpc_id),
+        ..Default::default()
+    }
+}
+
+/// State of detailed monitoring.
+pub(super) fn monitoring(instance: &Instance) -> &'static str {
+    if instance.monitoring { "enabled" } else { "disabled" }
+}
+
+fn yes<'a>(_: &'a View) -> Values<'a> {
+    vec!["true".into()]
+}
+
+fn no<'a>(_: &'a View) -> Values<'a> {
+    vec!["false".into()]
+}
+
+/// Of a fact that no instance here has.
+fn none<'a>(_: &'a View) -> Values<'a> {
+    Vec::new()
+}
+
+fn default<'a>(_: &'a View) -> Values<'a> {
+    vec!["default".into()]
+}
+
+fn each_volume<'a>(
+    view: &'a View,
+    value: impl Fn(&'a AttachedVolume) -> Cow<'a, str>,
+) -> Values<'a> {
+    view.instance.volumes.iter().map(value).collect()
+}
+
+fn on_interface<'a>(view: &'a View, value: impl Fn(&'a Interface) -> Cow<'a, str>) -> Values<'a> {
+    view.interface.iter().map(|interface| value(interface)).collect()
+}
+
+fn on_attachment<'a>(
+    view: &'a View,
+    value: impl Fn(&'a crate::record::InterfaceAttachment) -> Cow<'a, str>,
+) -> Values<'a> {
+    let attachment = view.interface.as_ref().and_then(|interface| interface.attachment.as_ref());
+    attachment.map(value).into_iter().collect()
+}
+
+fn public_ip(view: &View) -> Values<'_> {
+    one(view.instance.public_ip.map(|address| address.to_string()))
+}
+
+fn public_name(view: &View) -> Values<'_> {
+    if view.public_dns_name.is_empty() {
+        return Vec::new();
+    }
+    vec![view.public_dns_name.as_str().into()]
+}
+
+fn private_name(view: &View) -> Values<'_> {
+    vec![view.private_dns_name.as_str().into()]
+}
+
+fn private_ip(view: &View) -> Values<'_> {
+    on_interface(view, |interface| interface.private_ip.to_string().into())
+}
+
+fn address_owner(view: &View) -> Values<'_> {
+    one(view.instance.public_ip.map(|_| "amazon"))
+}
+
+fn group_ids(view: &View) -> Values<'_> {
+    view.interface.iter().flat_map(|i| i.groups.iter().map(|id| id.as_str().into())).collect()
+}
+
+fn group_names(view: &View) -> Values<'_> {
+    view.groups.iter().filter_map(|g| g.group_name.as_deref()).map(Into::into).collect()
+}
+
+fn flag<'a>(enabled: bool) -> Values<'a> {
+    vec![if enabled { "enabled" } else { "disabled" }.into()]
+}
+
+/// The instance is not gone, so what names its network has a value.
+fn live<'a>(view: &'a View, value: &'a str) -> Values<'a> {
+    one((!view.is_gone()).then_some(value))
+}
+
+/// Every filter of DescribeInstances (EC2 API Reference).
+const FILTERS: &[Field<View>] = &[
+    ("affinity", none),
+    ("architecture", |v| vec![v.instance.architecture.as_str().into()]),
+    ("availability-zone", |v| vec![v.instance.availability_zone.as_str().into()]),
+    ("availability-zone-id", |v| vec![v.zone_id.as_str().into()]),
+    ("block-device-mapping.attach-time", |v| {
+        each_volume(v, |volume| volume.attached.iso_millis().into())
+    }),
+    ("block-device-mapping.delete-on-termination", |v| {
+        each_volume(v, |volume| volume.delete_on_termination.to_string().into())
+    }),
+    ("block-device-mapping.device-name", |v| {
+        each_volume(v, |volume| volume.device_name.as_str().into())
+    }),
+    ("block-device-mapping.status", |v| {
+        each_volume(v, |_| attachment_status(v.instance.state).into())
+    }),
+    ("block-device-mapping.volume-id", |v| {
+        each_volume(v, |volume| volume.volume_id.as_str().into())
+    }),
+    ("boot-mode", none),
+    ("capacity-reservation-id", none),
+    ("capacity-reservation-specification.capacity-reservation-preference", |_| vec!["open".into()]),
+    (
+        "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id",
+        none,
+    ),
+    (
+        "capacity-reservation-specification.capacity-reservation-target.\
+         capacity-reservation-resource-group-arn",
+        none,
+    ),
+    ("client-token", |v| one(v.instance.client_token.as_deref())),
+    ("current-instance-boot-mode", |_| vec!["legacy-bios".into()]),
+    ("dns-name", public_name),
+    ("ebs-optimized", |v| vec![v.instance.ebs_optimized.to_string().into()]),
+    ("ena-support", yes),
+    ("enclave-options.enabled", no),
+    // Older spelling of instance.group-id and instance.group-name, which clients still send.
+    ("group-id", group_ids),
+    ("group-name", group_names),
+    ("hibernation-options.configured", no),
+    ("host-id", none),
+    ("hypervisor", |_| vec!["xen".into()]),
+    ("iam-instance-profile.arn", none),
+    ("iam-instance-profile.id", none),
+    ("iam-instance-profile.name", none),
+    ("image-id", |v| vec![v.instance.image_id.as_str().into()]),
+    ("instance-id", |v| vec![v.instance.id.as_str().into()]),
+    ("instance-lifecycle", none),
+    ("instance-state-code", |v| vec![v.instance.state.code().to_string().into()]),
+    ("instance-state-name", |v| vec![v.instance.state.name().into()]),
+    ("instance-type", |v| vec![v.instance.instance_type.as_str().into()]),
+    ("instance.group-id", group_ids),
+    ("instance.group-name", group_names),
+    ("ip-address", public_ip),
+    ("ipv6-address", none),
+    ("kernel-id", none),
+    ("key-name", |v| one(v.instance.key_name.as_deref())),
+    ("launch-index", |v| vec![v.instance.launch_index.to_string().into()]),
+    ("launch-time", |v| vec![v.instance.launched.iso_millis().into()]),
+    ("maintenance-options.auto-recovery", default),
+    ("metadata-options.http-endpoint", |v| flag(v.instance.metadata_options.enabled)),
+    ("metadata-options.http-protocol-ipv4", |v| flag(v.instance.metadata_options.enabled)),
+    ("metadata-options.http-protocol-ipv6", |_| flag(false)),
+    ("metadata-options.http-put-response-hop-limit", |v| {
+        vec![v.instance.metadata_options.hop_limit.to_string().into()]
+    }),
+    ("metadata-options.http-tokens", |v| vec![tokens(&v.instance.metadata_options).into()]),
+    ("metadata-options.instance-metadata-tags", |v| flag(v.instance.metadata_options.tags)),
+    ("metadata-options.state", |_| vec!["applied".into()]),
+    ("monitoring-state", |v| vec![monitoring(&v.instance).into()]),
+    ("network-interface.addresses.association.allocation-id", none),
+    ("network-interface.addresses.association.association-id", none),
+    ("network-interface.addresses.association.carrier-ip", none),
+    ("network-interface.addresses.association.customer-owned-ip", none),
+    ("network-interface.addresses.association.ip-owner-id", address_owner),
+    ("network-interface.addresses.association.public-dns-name", public_name),
+    ("network-interface.addresses.association.public-ip", public_ip),
+    ("network-interface.addresses.primary", |v| on_interface(v, |_| "true".into())),
+    ("network-interface.addresses.private-dns-name", private_name),
+    ("network-interface.addresses.private-ip-address", private_ip),
+    ("network-interface.association.allocation-id", none),
+    ("network-interface.association.association-id", none),
+    ("network-interface.association.carrier-ip", none),
+    ("network-interface.association.customer-owned-ip", none),
+    ("network-interface.association.ip-owner-id", address_owner),
+    ("network-interface.association.public-dns-name", public_name),
+    ("network-interface.association.public-ip", public_ip),
+    ("network-interface.attachment.attach-time", |v| {
+        on_attachment(v, |a| a.attached.iso_millis().into())
+    }),
+    ("network-interface.attachment.attachment-id", |v| on_attachment(v, |a| a.id.as_str().into())),
+    ("network-interface.attachment.delete-on-termination", |v| {
+        on_attachment(v, |a| a.delete_on_termination.to_string().into())
+    }),
+    ("network-interface.attachment.device-index", |v| {
+        on_attachment(v, |a| a.device_index.to_string().into())
+    }),
+    ("network-interface.attachment.instance-id", |v| {
+        on_attachment(v, |a| a.instance_id.as_str().into())
+    }),
+    ("network-interface.attachment.instance-owner-id", |v| {
+        on_attachment(v, |_| v.account.as_str().into())
+    }),
+    ("network-interface.attachment.network-card-index", |v| on_attachment(v, |_| "0".into())),
+    ("network-interface.attachment.status", |v| {
+        on_attachment(v, |_| attachment_status(v.instance.state).into())
+    }),
+    ("network-interface.availability-zone", |v| {
+        on_interface(v, |i| i.availability_zone.as_str().into())
+    }),
+    ("network-interface.deny-all-igw-traffic", no),
+    ("network-interface.description", |v| on_interface(v, |i| i.description.as_str().into())),
+    ("network-interface.group-id", group_ids),
+    ("network-interface.group-name", group_names),
+    ("network-interface.ipv4-prefixes.ipv4-prefix", none),
+    ("network-interface.ipv6-address", none),
+    ("network-interface.ipv6-addresses.ipv6-address", none),
+    ("network-interface.ipv6-addresses.is-primary-ipv6", none),
+    ("network-interface.ipv6-native", no),
+    ("network-interface.ipv6-prefixes.ipv6-prefix", none),
+    ("network-interface.mac-address", |v| on_interface(v, |i| i.mac.as_str().into())),
+    ("network-interface.network-interface-id", |v| on_interface(v, |i| i.id.as_str().into())),
+    ("network-interface.operator.managed", no),
+    ("network-interface.operator.principal", none),
+    ("network-interface.outpost-arn", none),
+    ("network-interface.owner-id", |v| on_interface(v, |_| v.account.as_str().into())),
+    ("network-interface.private-dns-name", private_name),
+    ("network-interface.private-ip-address", private_ip),
+    ("network-interface.public-dns-name", public_name),
+    ("network-interface.requester-id", none),
+    ("network-interface.requester-managed", no),
+    ("network-interface.source-dest-check", |v| {
+        on_interface(v, |i| i.source_dest_check.to_string().into())
+    }),
+    ("network-interface.status", |v| on_interface(v, |_| "in-use".into())),
+    ("network-interface.subnet-id", |v| on_interface(v, |i| i.subnet_id.as_str().into())),
+    ("network-interface.tag-key", |v| {
+        v.interface.iter().flat_map(|i| i.tags.keys().map(|key| key.as_str().into())).collect()
+    }),
+    ("network-interface.tag-value", |v| {
+        v.interface.iter().flat_map(|i| i.tags.values().map(|text| text.as_str().into())).collect()
+    }),
+    ("network-interface.vpc-id", |v| on_interface(v, |i| i.vpc_id.as_str().into())),
+    ("network-performance-options.bandwidth-weighting", default),
+    ("operator.managed", no),
+    ("operator.principal", none),
+    ("outpost-arn", none),
+    ("owner-id", |v| vec![v.account.as_str().into()]),
+    ("placement-group-name", none),
+    ("placement-partition-number", none),
+    ("platform", none),
+    ("platform-details", |_| vec!["Linux/UNIX".into()]),
+    ("private-dns-name", private_name),
+    ("private-dns-name-options.enable-resource-name-dns-a-record", no),
+    ("private-dns-name-options.enable-resource-name-dns-aaaa-record", no),
+    ("private-dns-name-options.hostname-type", |_| vec!["ip-name".into()]),
+    ("private-ip-address", private_ip),
+    ("product-code", none),
+    ("product-code.type", none),
+    ("ramdisk-id", none),
+    ("reason", |v| vec![v.instance.transition_reason.as_str().into()]),
+    ("requester-id", none),
+    ("reservation-id", |v| vec![v.instance.reservation_id.as_str().into()]),
+    ("root-device-name", |v| vec![v.instance.root_device_name.as_str().into()]),
+    ("root-device-type", |_| vec!["ebs".into()]),
+    (
+        "source-dest-check",
+        |v| one((!v.is_gone()).then(|| v.instance.source_dest_check.to_string())),
+    ),
+    ("spot-instance-request-id", none),
+    ("state-reason-code", |v| one(v.instance.state_reason.as_ref().map(|r| r.code.as_str()))),
+    ("state-reason-message", |v| one(v.instance.state_reason.as_ref().map(|r| r.message.as_str()))),
+    ("subnet-id", |v| live(v, &v.instance.subnet_id)),
+    ("tenancy", default),
+    ("tpm-support", none),
+    ("usage-operation", |_| vec!["RunInstances".into()]),
+    ("usage-operation-update-time", |v| vec![v.instance.created.iso_millis().into()]),
+    ("virtualization-type", |_| vec!["hvm".into()]),
+    ("vpc-id", |v| live(v, &v.instance.vpc_id)),
+];
+
+pub(super) fn describe_instances(
+    call: &mut Call<'_>,
+    input: api::DescribeInstancesRequest,
+) -> Result<api::DescribeInstancesResult, Error> {
+    let filters = Filters::new(crate::filters(input.filters), FILTERS)?;
+    let ids = input.instance_ids.unwrap_or_default();
+    if !ids.is_empty() && input.max_results.is_some() {
+        return Err(Error::invalid_parameter_combination(
+            "The parameter instancesSet cannot be used with the parameter maxResults",
+        ));
+    }
+    let mut found = if !ids.is_empty() {
+        peek_all(call, &ids)?
+    } else if let Some(ids) = filters.exact("instance-id") {
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(call.peek::<Instance>(&super::key_of(call, id))?);
+        }
+        found
+    } else {
+        call.scan(&super::key_of(call, ""))?
+    };
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    found.dedup_by(|a, b| a.id == b.id);
+    let mut names = Names::default();
+    let mut views = Vec::with_capacity(found.len());
+    for instance in found {
+        let view = View::new(call, &mut names, instance, None)?;
+        if filters.accept(&view, &view.instance.tags) {
+            views.push(view);
+        }
+    }
+    let page = page(
+        views,
+        |view| view.instance.id.as_str(),
+        input.max_results,
+        input.next_token.as_deref(),
+        5..=1000,
+    )?;
+    Ok(api::DescribeInstancesResult {
+        reservations: Some(reservations(call.account(), &page.items)),
+        next_token: page.next_token,
+    })
+}
+
+/// Instances by reservation, in order of their first appearance, launch index within.
+fn reservations(account: &str, views: &[View]) -> Vec<api::Reservation> {
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(views.len());
+    let mut reservations: Vec<api::Reservation> = Vec::with_capacity(views.len());
+    for view in views {
+        let id = view.instance.reservation_id.as_str();
+        let place = *places.entry(id).or_insert_with(|| {
+            reservations.push(reservation(account, id, Vec::new()));
+            reservations.len() - 1
+        });
+        if let Some(instances) = &mut reservations[place].instances {
+            instances.push(to_model(view));
+        }
+    }
+    for reservation in &mut reservations {
+        if let Some(instances) = &mut reservation.instances {
+            instances.sort_by_key(|instance| instance.ami_launch_index);
+        }
+    }
+    reservations
+}
+
+/// A reservation as the API shows it.
+pub(crate) fn reservation(
+    account: &str,
+    id: &str,
+    instances: Vec<api::Instance>,
+) -> api::Reservation {
+    api::Reservation {
+        groups: Some(Vec::new()),
+        instances: Some(instances),
+        owner_id: Some(account.to_owned()),
+        requester_id: None,
+        reservation_id: Some(id.to_owned()),
+    }
+}

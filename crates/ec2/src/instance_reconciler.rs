@@ -1,0 +1,339 @@
+//! Moves instances on: compares each record with what the driver says of its machine.
+//!
+//! ```text
+//!   RunInstances                      StartInstances
+//!        │                                  │
+//!        ▼            machine runs          ▼
+//!     pending ──────────────────────►    running ◄──┐ status checks
+//!        │  │                            │  │  └────┘
+//!        │  │ launch failed    StopInst. │  │ guest powers off, machine dies
+//!        │  │                            ▼  │
+//!        │  │   start failed      stopping  │
+//!        │  ├──────────────┐          │ off │
+//!        │  │              ▼          ▼     ▼
+//!        │  │            stopped (public address released) ──► StartInstances
+//!        │  ▼
+//!        └─► shutting-down ◄── TerminateInstances (any state); guest powers off and
+//!                  │           InstanceInitiatedShutdownBehavior is terminate
+//!                  │ machine is gone
+//!                  ▼
+//!             terminated (interface, claims and volumes deleted) ── one hour ──► no record
+//! ```
+//!
+//! [`step`] is the plan: pure, a function of record, observation and time. [`run`] reads, asks it,
+//! stages its change as one transaction and tells the driver the state that is wanted then. Handlers
+//! make the moves with an operation's name; nothing else moves an instance.
+//!
+//! A launch costs one transaction here: the first run only tells the driver, which announces the
+//! machine, and the second writes `running` and its status check together.
+
+use crate::machine_plan::{self, Sources};
+use crate::record::{
+    Instance, InstanceState, Interface, SecurityGroup, StateReason, Subnet, Volume, Vpc, key,
+};
+use base::Timestamp;
+use base::machine::{ExitCause, State};
+use service::reconcile::Reconciler;
+use service::{Call, Effect, Error};
+use std::sync::Arc;
+
+/// How long a terminated instance stays visible, in the region's milliseconds.
+const VISIBLE_MILLIS: i64 = 3_600_000;
+
+/// The reconciler of instances.
+pub(crate) const RECONCILER: Reconciler = Reconciler { name: "instance", work_key, run };
+
+/// An instance's own record is its work.
+fn work_key(record_key: &str) -> Option<String> {
+    let (_, kind, ..) = parts(record_key)?;
+    (kind == key::INSTANCE).then(|| record_key.to_owned())
+}
+
+/// Region, kind, account and id of a record key.
+fn parts(record_key: &str) -> Option<(&str, &str, &str, &str)> {
+    let mut parts = record_key.strip_prefix('/')?.splitn(4, '/');
+    Some((parts.next()?, parts.next()?, parts.next()?, parts.next()?))
+}
+
+/// What an observation makes of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The machine runs; with the verdict of its status check.
+    Running(Option<bool>),
+    /// The status check says something else.
+    Reachable(Option<bool>),
+    /// The machine is off. A reason replaces the one that the request left.
+    Stopped(Option<StateReason>),
+    /// The machine must go, for this reason.
+    ShuttingDown(StateReason),
+    /// The machine is gone. A reason replaces the one that the request left.
+    Terminated(Option<StateReason>),
+    /// The instance was visible long enough.
+    Expired,
+}
+
+/// The plan of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Change the record, then do as the record says.
+    Change(Change),
+    /// Tell the driver what the record wants.
+    Drive,
+    /// Nothing before this time.
+    Wait(Timestamp),
+    /// Record and machine agree, and the machine needs no telling.
+    Rest,
+}
+
+fn reason(code: &str, message: String) -> StateReason {
+    StateReason { code: code.to_owned(), message: format!("{code}: {message}") }
+}
+
+/// StateReason of a machine that this region lost; `text` says how.
+fn internal(what: &str, text: &str) -> StateReason {
+    reason("Server.InternalError", format!("{what}: {text}"))
+}
+
+/// What to do about an instance of which the driver says `observed`.
+pub(crate) fn step(instance: &Instance, observed: &State, now: Timestamp) -> Step {
+    use InstanceState as Is;
+    match (instance.state, observed) {
+        // On its way up, or up.
+        (Is::Pending, State::Running { start, reachable, .. }) if *start >= instance.start => {
+            Step::Change(Change::Running(*reachable))
+        }
+        (Is::Running, State::Running { start, reboots, reachable })
+            if *start >= instance.start && *reachable != instance.reachable =>
+        {
+            // While a reboot is due the old verdict says nothing of the new boot.
+            let verdict = if *reboots < instance.reboots { None } else { *reachable };
+            if verdict == instance.reachable {
+                Step::Drive
+            } else {
+                Step::Change(Change::Reachable(verdict))
+            }
+        }
+        (Is::Pending | Is::Running, State::Exited { start, cause }) if *start >= instance.start => {
+            Step::Change(ended(instance, cause))
+        }
+        (Is::Pending | Is::Running, State::Failed { start, message })
+            if *start >= instance.start =>
+        {
+            if instance.state == Is::Pending && instance.start == 1 {
+                Step::Change(Change::ShuttingDown(internal("Internal error on launch", message)))
+            } else {
+                Step::Change(Change::Stopped(Some(internal("Internal error on start", message))))
+            }
+        }
+        // On its way down, or down.
+        (Is::Stopping, State::Exited { .. } | State::Failed { .. }) => {
+            Step::Change(Change::Stopped(None))
+        }
+        (Is::Stopped, State::Exited { .. } | State::Failed { .. }) => Step::Rest,
+        (Is::ShuttingDown, State::Gone) => Step::Change(Change::Terminated(None)),
+        (Is::Pending | Is::Running | Is::Stopping | Is::Stopped, State::Gone) => {
+            Step::Change(Change::Terminated(Some(internal(
+                "Internal error",
+                "the machine and its disks are gone from their node",
+            ))))
+        }
+        (Is::Terminated, _) => {
+            let until = instance.state_changed.plus_millis(VISIBLE_MILLIS);
+            if now >= until { Step::Change(Change::Expired) } else { Step::Wait(until) }
+        }
+        // The driver is not there yet, or was started anew: tell it again, which costs nothing.
+        _ => Step::Drive,
+    }
+}
+
+/// What becomes of an instance whose machine ended without a request.
+fn ended(instance: &Instance, cause: &ExitCause) -> Change {
+    match cause {
+        ExitCause::GuestShutdown => {
+            let reason = reason(
+                "Client.InstanceInitiatedShutdown",
+                "Instance initiated shutdown".to_owned(),
+            );
+            if instance.terminate_on_shutdown {
+                Change::ShuttingDown(reason)
+            } else {
+                Change::Stopped(Some(reason))
+            }
+        }
+        ExitCause::Died(how) => Change::Stopped(Some(internal("Internal error", how))),
+        ExitCause::Requested => Change::Stopped(Some(internal(
+            "Internal error",
+            "the machine was stopped although it was wanted",
+        ))),
+    }
+}
+
+/// One run for one instance.
+fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
+    let Some((region, _, account, id)) = parts(work_key) else { return Ok(()) };
+    let observed = call.environment.driver.state(id);
+    let Some(instance) = call.get::<Instance>(work_key)? else {
+        // Deleted, in the regular course of things or with the whole state.
+        match observed {
+            State::Absent => {}
+            State::Gone => call.effect(Effect::Forget(id.to_owned())),
+            _ => call.effect(Effect::Apply(Box::new(machine_plan::orphan(id, region)))),
+        }
+        return Ok(());
+    };
+    match step(&instance, &observed, call.now) {
+        Step::Change(change) => {
+            if let Some(changed) = apply(call, account, work_key, &instance, change)? {
+                drive(call, account, &changed)?;
+            }
+        }
+        Step::Drive => drive(call, account, &instance)?,
+        Step::Wait(until) => call.effect(Effect::Again(until)),
+        Step::Rest => {}
+    }
+    Ok(())
+}
+
+/// Stages a change. The changed record, if there still is one.
+fn apply(
+    call: &mut Call<'_>,
+    account: &str,
+    work_key: &str,
+    instance: &Instance,
+    change: Change,
+) -> Result<Option<Arc<Instance>>, Error> {
+    let mut next = instance.clone();
+    let mut move_to = |state: InstanceState| {
+        next.state = state;
+        next.state_changed = call.now;
+        next.reachable = None;
+    };
+    match change {
+        Change::Running(reachable) => {
+            move_to(InstanceState::Running);
+            next.reachable = reachable;
+            next.state_reason = None;
+            next.transition_reason.clear();
+        }
+        Change::Reachable(reachable) => next.reachable = reachable,
+        Change::Stopped(reason) => {
+            move_to(InstanceState::Stopped);
+            next.force_stop = false;
+            if let Some(reason) = reason {
+                next.state_reason = Some(reason);
+                next.transition_reason.clear();
+            }
+            release_public_address(call, account, &mut next)?;
+        }
+        Change::ShuttingDown(reason) => {
+            move_to(InstanceState::ShuttingDown);
+            next.state_reason = Some(reason);
+            next.transition_reason.clear();
+        }
+        Change::Terminated(reason) => {
+            move_to(InstanceState::Terminated);
+            if let Some(reason) = reason {
+                next.state_reason = Some(reason);
+                next.transition_reason.clear();
+            }
+            release_public_address(call, account, &mut next)?;
+            release_interface(call, account, &next)?;
+            release_volumes(call, account, &mut next)?;
+            next.user_data = None;
+        }
+        Change::Expired => {
+            call.delete(work_key);
+            call.effect(Effect::Forget(instance.id.clone()));
+            return Ok(None);
+        }
+    }
+    Ok(Some(call.put(work_key, next)))
+}
+
+fn release_public_address(
+    call: &mut Call<'_>,
+    account: &str,
+    instance: &mut Instance,
+) -> Result<(), Error> {
+    let Some(address) = instance.public_ip.take() else { return Ok(()) };
+    let claim = key::public_address(address);
+    // Only a claim of this interface: it may have been taken over by another kind of address.
+    if call.get::<String>(&claim)?.is_some_and(|owner| *owner == instance.interface_id) {
+        call.delete(&claim);
+    }
+    let at = key::of(call.region, key::INTERFACE, account, &instance.interface_id);
+    if let Some(interface) = call.get::<Interface>(&at)? {
+        let mut interface = Interface::clone(&interface);
+        interface.public_ip = None;
+        call.put(&at, interface);
+    }
+    Ok(())
+}
+
+/// Deletes the interface of a terminated instance with its address, or leaves it available.
+fn release_interface(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<(), Error> {
+    let at = key::of(call.region, key::INTERFACE, account, &instance.interface_id);
+    let Some(interface) = call.get::<Interface>(&at)? else { return Ok(()) };
+    let deleted = interface.attachment.as_ref().is_none_or(|a| a.delete_on_termination);
+    if deleted {
+        call.delete(&at);
+        let (vpc, address) = (&interface.vpc_id, interface.private_ip);
+        call.delete(&key::private_address(call.region, account, vpc, address));
+    } else {
+        let mut interface = Interface::clone(&interface);
+        interface.attachment = None;
+        call.put(&at, interface);
+    }
+    Ok(())
+}
+
+/// Deletes the volumes of a terminated instance that go with it; the others become available.
+fn release_volumes(
+    call: &mut Call<'_>,
+    account: &str,
+    instance: &mut Instance,
+) -> Result<(), Error> {
+    for attached in std::mem::take(&mut instance.volumes) {
+        let at = key::of(call.region, key::VOLUME, account, &attached.volume_id);
+        if attached.delete_on_termination {
+            call.delete(&at);
+        } else if let Some(volume) = call.get::<Volume>(&at)? {
+            let mut volume = Volume::clone(&volume);
+            volume.instance_id = None;
+            call.put(&at, volume);
+        }
+    }
+    Ok(())
+}
+
+/// Tells the driver what a record wants.
+fn drive(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<(), Error> {
+    let Some(wanted) = machine_plan::wanted(instance) else {
+        let until = instance.state_changed.plus_millis(VISIBLE_MILLIS);
+        call.effect(Effect::Again(until));
+        return Ok(());
+    };
+    let region = call.region;
+    let at = |kind: &str, id: &str| key::of(region, kind, account, id);
+    // What this transaction staged counts; what it only reads here may change without a conflict,
+    // since every change wakes this reconciler again.
+    let interface = call.get::<Interface>(&at(key::INTERFACE, &instance.interface_id))?;
+    let subnet = call.peek::<Subnet>(&at(key::SUBNET, &instance.subnet_id))?;
+    let vpc = call.peek::<Vpc>(&at(key::VPC, &instance.vpc_id))?;
+    let mut group_names = Vec::new();
+    for id in interface.iter().flat_map(|interface| &interface.groups) {
+        let group = call.peek::<SecurityGroup>(&at(key::SECURITY_GROUP, id))?;
+        group_names.extend(group.map(|group| group.name.clone()));
+    }
+    let sources = Sources {
+        region,
+        account,
+        instance,
+        interface: interface.as_deref(),
+        subnet: subnet.as_deref(),
+        vpc: vpc.as_deref(),
+        group_names: &group_names,
+    };
+    call.effect(Effect::Apply(Box::new(machine_plan::spec(&sources, wanted))));
+    Ok(())
+}
