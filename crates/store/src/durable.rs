@@ -1,20 +1,24 @@
 //! The redb backend: a journal makes each batch durable, and what the journal says goes into a
 //! redb database in the background. docs/design/0001-journal-before-redb.md says why.
 //!
-//!     batch ──> journal segment, fdatasync ──> acknowledged
-//!                    │ segment full
-//!                    ▼
-//!               checkpointer: the last version of each key that changed ──> one redb commit
-//!                    │
-//!                    ▼
-//!               segment used again
+//! ```text
+//! batch ──> journal segment, fdatasync ──> acknowledged
+//!                │ segment full
+//!                ▼
+//!           checkpointer: the last version of each key that changed ──> one redb commit
+//!                │
+//!                ▼
+//!           segment used again
+//! ```
 //!
 //! Opening reads redb, then does what the journal says after the checkpoint. The checkpointer
 //! never delays a write; what it could not do (a full disk) stays in the journal and is done later.
 //!
-//!     DIR/lock            held while the store is open
-//!     DIR/state.redb      the checkpoint: tables record, lease, meta
-//!     DIR/journal/        segments and spares
+//! ```text
+//! DIR/lock            held while the store is open
+//! DIR/state.redb      the checkpoint: tables record, lease, meta
+//! DIR/journal/        segments and spares
+//! ```
 
 use crate::disk::{Directory, Disk, private_file};
 use crate::encoding::{Reader, put_version};

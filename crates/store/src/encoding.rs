@@ -1,11 +1,13 @@
 //! Steps and versions as bytes: little-endian numbers, lengths before texts. Reading is total: any
 //! bytes give a value or `None`, and no length is believed before it is checked.
 //!
-//!     steps    1 commit: revision u64, events u32, then for each: 0 key | 1 key, version
-//!              2 grant: lease u64, seconds u64
-//!              3 revoke: lease u64
-//!     version  create revision u64, mod revision u64, version u64, lease u64 (0: none), value
-//!     key      length u32, UTF-8;  value: length u32, bytes
+//! ```text
+//! steps    1 commit: revision u64, events u32, then for each: 0 key | 1 key, version
+//!          2 grant: lease u64, seconds u64
+//!          3 revoke: lease u64
+//! version  create revision u64, mod revision u64, version u64, lease u64 (0: none), value
+//! key      length u32, UTF-8;  value: length u32, bytes
+//! ```
 
 use crate::record::{KeyValue, Version};
 use crate::state::{State, Step};

@@ -2,8 +2,10 @@
 //! durable, runs them one after the other on its copy of the state, makes the whole batch durable
 //! with one fsync, publishes the new snapshot, wakes the watches and answers.
 //!
-//!     queued ──> run on the writer's state ──> one durable write ──┬──> published ──> answered Ok
-//!                                                                  └──> state := durable, all answered Err
+//! ```text
+//! queued ──> run on the writer's state ──> one durable write ──┬──> published ──> answered Ok
+//!                                                              └──> state := durable, all answered Err
+//! ```
 //!
 //! Compares see the earlier transactions of their own batch. If the write fails, all of the batch
 //! fails, since each answer may rest on a change that is not going to be; the state goes back to

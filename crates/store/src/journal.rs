@@ -4,8 +4,10 @@
 //! blocks that are there needs no journal commit of the file system, which halves the time of the
 //! sync, and a full disk shows when a segment is made, not in the middle of a record.
 //!
-//!     segment  "gureumj\n", format u32, 0 u32, first sequence u64, number u64, checksum u32, 0 u32
-//!     record   length u32, checksum u32, sequence u64, steps (see encoding)
+//! ```text
+//! segment  "gureumj\n", format u32, 0 u32, first sequence u64, number u64, checksum u32, 0 u32
+//! record   length u32, checksum u32, sequence u64, steps (see encoding)
+//! ```
 //!
 //! A record is a whole batch, so a torn one is no batch at all. Its checksum continues that of the
 //! record before, and sequences have no gaps: what is left of an earlier use of the blocks does

@@ -3,7 +3,7 @@
 use crate::record::{Decoded, KeyValue, Snapshot};
 use crate::{Error, LeaseId, Revision};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -229,7 +229,7 @@ fn validate_branch(ops: &[Op]) -> Result<usize, Error> {
         return Err(Error::TooManyOps { what: "operations", count: ops.len() });
     }
     let mut bytes = 0;
-    let mut put = HashSet::with_capacity(ops.len());
+    let mut put = BTreeSet::new();
     for op in ops {
         bytes += match op {
             Op::Put { key, .. } | Op::Delete { key } if key.is_empty() => {

@@ -4,7 +4,9 @@
 //! in it. So a watch that nobody reads costs nothing and holds nobody up; when the log has moved
 //! past its position it ends with [`Error::Compacted`] and its owner lists again.
 //!
-//!     commit ──> snapshot published ──> log appended ──> watches woken
+//! ```text
+//! commit ──> snapshot published ──> log appended ──> watches woken
+//! ```
 //!
 //! In that order: who is told of a change finds it in the next snapshot. The log is not persisted;
 //! after a restart, a watch from an earlier revision is answered with `Compacted`.
