@@ -1,0 +1,177 @@
+//! Brings machines up, and what else touches a machine without its state machine.
+
+use super::Shared;
+use super::accelerator;
+use super::command::{self, Backing, Kernel, Line};
+use super::directory::{Directory, Stage};
+use super::disk;
+use super::machine::{PRESS_AGAIN, QUIT};
+use super::process::{Launch, Process};
+use super::qmp::{Client, Event};
+use base::image::Boot;
+use base::machine::{ExitCause, Spec};
+use serde_json::json;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// Connects to a machine's monitor and asks whether the guest has powered off.
+pub(crate) async fn connect(directory: &Directory) -> Result<(Client, bool), String> {
+    // Through a descriptor of the directory, since a socket's path may have 107 bytes only.
+    let here = File::open(directory.path()).map_err(|error| error.to_string())?;
+    let path = format!("/proc/self/fd/{}/qmp.sock", here.as_raw_fd());
+    let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
+    let mut monitor = Client::new(stream).await.map_err(|error| error.to_string())?;
+    let status = monitor.execute("query-status", json!({})).await;
+    let status = status.map_err(|error| error.to_string())?;
+    Ok((monitor, status["status"] == "shutdown"))
+}
+
+/// Makes the volumes; returns those that are there, and what kept the next from it.
+pub(crate) fn make_disks(
+    shared: &Shared,
+    spec: &Spec,
+    user: u32,
+) -> (Vec<(String, disk::Made)>, Option<disk::Error>) {
+    let mut all = Vec::new();
+    for volume in &spec.volumes {
+        let (data, images) = (&shared.data_dir, &shared.images_dir);
+        match disk::make(data, images, &shared.qemu_img, volume, user) {
+            Ok(made) => all.push((volume.id.clone(), made)),
+            Err(error) => return (all, Some(error)),
+        }
+    }
+    (all, None)
+}
+
+/// Opens what QEMU inherits and starts it.
+pub(crate) fn start(
+    shared: &Shared,
+    spec: &Spec,
+    directory: &Directory,
+    engine: command::Engine,
+    made: &[disk::Made],
+    user: u32,
+) -> Result<Process, String> {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| format!("{what}: {error}")
+    };
+    let image = disk::Image::open(&shared.images_dir, &spec.image).map_err(|e| e.to_string())?;
+    let mut inherit: Vec<OwnedFd> = Vec::new();
+    let mut pass = |descriptor: OwnedFd| {
+        let number = descriptor.as_raw_fd();
+        inherit.push(descriptor);
+        number
+    };
+    let kernel = match &image.manifest.boot {
+        Boot::Firmware => None,
+        Boot::Kernel { kernel, initrd, command_line } => Some(Kernel {
+            kernel: pass(image.open_file(kernel).map_err(failed(kernel))?.into()),
+            initrd: pass(image.open_file(initrd).map_err(failed(initrd))?.into()),
+            command_line,
+        }),
+    };
+    let mut backing = Vec::new();
+    for made in made {
+        backing.push(match &made.image {
+            Some(image) => Some(Backing {
+                disk: pass(image.open_disk().map_err(failed("the image's disk"))?.into()),
+                format: &image.manifest.disk_format,
+            }),
+            None => None,
+        });
+    }
+    let mut taps = Vec::new();
+    for interface in &spec.interfaces {
+        let network = shared.network.as_ref().ok_or("this node has no network")?;
+        taps.push(pass(network.fabric.open_tap(&interface.vpc_id, &interface.id)?));
+    }
+    let monitor = pass(listen(directory).map_err(failed("the monitor's socket"))?);
+    let memory = shared.vm_memory_max.map_or(spec.memory_mib, |max| max.min(spec.memory_mib));
+    let line = Line {
+        spec,
+        engine,
+        vcpus: spec.vcpus.clamp(1, shared.host_cpus),
+        memory_mib: memory.max(64),
+        kernel,
+        backing,
+        taps,
+        monitor,
+    };
+    let arguments = command::arguments(&line);
+    let data = File::open(&shared.data_dir).map_err(failed("the data directory"))?;
+    let privileged = rustix::process::geteuid().is_root();
+    let launch = Launch {
+        program: &shared.qemu,
+        arguments,
+        directory: &data,
+        user: privileged.then_some(user),
+        group: accelerator::kvm_group(),
+        inherit,
+        output: directory.log().map_err(failed("qemu.log"))?,
+    };
+    Process::spawn(launch).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("{} is missing: install qemu-system-x86", shared.qemu.display())
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("QEMU could not be started as user {user}: {error}; run gureum as root")
+        }
+        _ => format!("QEMU could not be started: {error}"),
+    })
+}
+
+/// The listening socket of the monitor. We make it rather than QEMU, so that it can be connected
+/// to at once and QEMU needs no right to write into the directory.
+fn listen(directory: &Directory) -> io::Result<OwnedFd> {
+    let here = File::open(directory.path())?;
+    let path = format!("/proc/self/fd/{}/qmp.sock", here.as_raw_fd());
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener.into())
+}
+
+/// Ends the machine in `directory`, if it runs, giving its guest `grace` to power off. For
+/// `gureum down`, which runs no driver.
+pub(crate) async fn stop(directory: Directory, grace: Duration) {
+    let Some(mut record) = directory.read() else { return };
+    let Stage::Up(identity) = &record.stage else { return };
+    if let Ok(Some(mut process)) = Process::adopt(identity) {
+        if let Ok(Ok((mut monitor, powered_off))) = timeout(QUIT, connect(&directory)).await {
+            let off = async {
+                if powered_off {
+                    return;
+                }
+                loop {
+                    // A refusal shows by the guest not powering off.
+                    let _ = monitor.execute("system_powerdown", json!({})).await;
+                    let event = timeout(PRESS_AGAIN, monitor.event()).await;
+                    if matches!(event, Ok(None | Some(Event::Shutdown { .. }))) {
+                        return;
+                    }
+                }
+            };
+            // Without an answer in time it is ended all the same.
+            let _ = timeout(grace, off).await;
+            let _ = timeout(QUIT, monitor.execute("quit", json!({}))).await;
+        }
+        if timeout(QUIT, process.ended()).await.is_err() {
+            process.kill();
+            process.ended().await;
+        }
+    }
+    record.stage = Stage::Exited(ExitCause::Requested);
+    if let Err(error) = directory.write(&record) {
+        tracing::error!(%error, "a machine's record could not be written");
+    }
+}

@@ -1,0 +1,691 @@
+//! The one task that owns a machine.
+//!
+//! Everything that happens to a machine arrives in one place, [`Machine::wait`]: a new wish (the
+//! latest replaces the one before), an event of its monitor, the end of its process, a timer. After
+//! each, [`super::admission`] says the next step, until there is none.
+//!
+//! ```text
+//!            Launch                     QMP answers
+//!   Off ───────────────► (launching) ───────────────► Up ◄──────────────┐
+//!    ▲ ▲                      │                       │ │ Press(Reboot) │ reset: done by the guest's
+//!    │ │      disk, kernel,   │                       │ └──► closing ───┘ power-off, or after a grace
+//!    │ └── network, QEMU fail ┘         Press(Stop)   │
+//!    │     (Failed: what was made is removed)         ▼
+//!    ├───────────────── power-off, or Quit after a grace, or Quit at once
+//!    └───────────────── the process died (pidfd), the guest powered off, the host's disk is full
+//!   any ── Demolish ──► Gone
+//! ```
+//!
+//! What survives the daemon is the process, its monitor's socket and `record.json`; a machine is
+//! adopted by reading the record and asking the monitor. QEMU pauses when its guest powers off, so
+//! a power-off that nobody watched is still told apart from a death.
+
+use super::Shared;
+use super::admission::{self, Action, Closing, Phase, PowerOff};
+use super::command;
+use super::directory::{Directory, Record, Stage};
+use super::disk;
+use super::launch::{connect, make_disks, start};
+use super::process::{self, Process};
+use super::qmp::{Client, Event};
+use base::machine::{ExitCause, Spec, State, Wanted};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::json;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long QEMU may take from its start to its monitor's first answer.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// How long QEMU may take to end after it was told to.
+pub(crate) const QUIT: Duration = Duration::from_secs(5);
+
+/// How often the power button is pressed again: a guest that still boots misses the first.
+pub(crate) const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often a guest's network is probed until it first answers, and from then on.
+const PROBE_FIRST: Duration = Duration::from_secs(2);
+const PROBE_LATER: Duration = Duration::from_secs(60);
+
+/// What the rest of the driver holds of a machine.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) id: String,
+    /// The latest wish; the task's one queue.
+    pub(crate) inbox: watch::Sender<Option<Arc<Spec>>>,
+    pub(crate) state: Mutex<State>,
+    /// Secret behind the machine's metadata tokens; set before it first runs.
+    pub(crate) token_key: OnceLock<Vec<u8>>,
+    pub(crate) task: OnceLock<AbortHandle>,
+}
+
+impl Handle {
+    pub(crate) fn new(id: &str, state: State) -> (Arc<Self>, watch::Receiver<Option<Arc<Spec>>>) {
+        let (inbox, receiver) = watch::channel(None);
+        let handle = Handle {
+            id: id.to_owned(),
+            inbox,
+            state: Mutex::new(state),
+            token_key: OnceLock::new(),
+            task: OnceLock::new(),
+        };
+        (Arc::new(handle), receiver)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+/// The task's own view of its machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    inbox: watch::Receiver<Option<Arc<Spec>>>,
+    directory: Directory,
+    record: Option<Record>,
+    up: Option<Up>,
+    gone: bool,
+    /// When to try a step again that failed.
+    retry: Option<Instant>,
+}
+
+/// A machine whose process runs.
+#[derive(Debug)]
+struct Up {
+    process: Process,
+    /// `None` while the connection is lost.
+    monitor: Option<Client>,
+    reconnect: Instant,
+    closing: Option<Close>,
+    /// The guest powered off; QEMU is paused.
+    powered_off: bool,
+    reachable: Option<bool>,
+    next_probe: Option<Instant>,
+    probe: Option<JoinHandle<Option<bool>>>,
+}
+
+#[derive(Debug)]
+struct Close {
+    why: Closing,
+    /// When the guest has had its time.
+    deadline: Instant,
+    next_press: Instant,
+}
+
+impl Up {
+    fn new(process: Process, monitor: Option<Client>, probes: bool) -> Self {
+        let now = Instant::now();
+        Up {
+            process,
+            monitor,
+            reconnect: now,
+            closing: None,
+            powered_off: false,
+            reachable: None,
+            next_probe: probes.then_some(now + PROBE_FIRST),
+            probe: None,
+        }
+    }
+
+    /// When something is due.
+    fn next_timer(&self) -> Option<Instant> {
+        let reconnect = self.monitor.is_none().then_some(self.reconnect);
+        let closing = self.closing.as_ref().map(|close| close.deadline.min(close.next_press));
+        let probe = self.next_probe.filter(|_| self.probe.is_none());
+        [reconnect, closing, probe].into_iter().flatten().min()
+    }
+}
+
+/// What [`Machine::wait`] saw.
+enum Seen {
+    Wish,
+    Closed,
+    Event(Option<Event>),
+    End(String),
+    Probe(Option<bool>),
+    Timer,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        handle: Arc<Handle>,
+        inbox: watch::Receiver<Option<Arc<Spec>>>,
+    ) -> Self {
+        let directory = Directory::new(&shared.data_dir, &handle.id);
+        Machine {
+            shared,
+            handle,
+            inbox,
+            directory,
+            record: None,
+            up: None,
+            gone: false,
+            retry: None,
+        }
+    }
+
+    /// Takes up what another daemon left of the machine. Called before the task starts.
+    pub(crate) fn adopt(&mut self, mut record: Record) {
+        self.remember_key(&record);
+        if let Stage::Up(identity) = &record.stage {
+            match Process::adopt(identity) {
+                Ok(Some(process)) => {
+                    tracing::info!(id = self.handle.id, pid = identity.pid, "adopted a machine");
+                    self.up = Some(Up::new(process, None, self.shared.network.is_some()));
+                }
+                Ok(None) => {
+                    let how = "the QEMU process ended while no daemon was watching it";
+                    record.stage = Stage::Exited(ExitCause::Died(how.to_owned()));
+                    self.keep(&record);
+                }
+                Err(error) => {
+                    let how = format!("the QEMU process cannot be watched: {error}");
+                    record.stage = Stage::Exited(ExitCause::Died(how));
+                }
+            }
+        }
+        if record.stage == Stage::Launching {
+            process::kill_unrecorded(&self.shared.data_dir, &command::uuid(&self.handle.id));
+        }
+        self.record = Some(record);
+        self.publish();
+    }
+
+    fn remember_key(&self, record: &Record) {
+        match BASE64.decode(&record.token_key) {
+            // Set once; a relaunch brings the same key.
+            Ok(key) => drop(self.handle.token_key.set(key)),
+            Err(error) => tracing::error!(id = self.handle.id, %error, "unreadable token key"),
+        }
+    }
+
+    fn keep(&self, record: &Record) {
+        if let Err(error) = self.directory.write(record) {
+            tracing::error!(id = self.handle.id, %error, "a machine's record could not be written");
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        if self.gone {
+            return Phase::Gone;
+        }
+        match (&self.record, &self.up) {
+            (Some(record), Some(up)) => Phase::Up {
+                start: record.start,
+                reboots: record.reboots,
+                closing: up.closing.as_ref().map(|close| close.why),
+            },
+            // What was not recorded to run was killed: the same start is made again.
+            (Some(Record { stage: Stage::Launching, start, .. }), None) => {
+                Phase::Off { ended: start.saturating_sub(1) }
+            }
+            (Some(record), None) => Phase::Off { ended: record.start },
+            (None, _) => Phase::Off { ended: 0 },
+        }
+    }
+
+    fn state(&self) -> State {
+        if self.gone {
+            return State::Gone;
+        }
+        let Some(record) = &self.record else {
+            return State::Exited { start: 0, cause: ExitCause::Requested };
+        };
+        let start = record.start;
+        match (&self.up, &record.stage) {
+            (Some(up), _) => {
+                State::Running { start, reboots: record.reboots, reachable: up.reachable }
+            }
+            (None, Stage::Launching | Stage::Up(_)) => State::Launching { start },
+            (None, Stage::Exited(cause)) => State::Exited { start, cause: cause.clone() },
+            (None, Stage::Failed(message)) => State::Failed { start, message: message.clone() },
+        }
+    }
+
+    fn publish(&self) {
+        let state = self.state();
+        let changed = {
+            let mut known =
+                self.handle.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let changed = *known != state;
+            *known = state;
+            changed
+        };
+        if changed {
+            self.shared.announce(&self.handle.id);
+        }
+    }
+
+    /// Runs until the machine is gone or the driver is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            while self.step().await {}
+            if self.gone {
+                return;
+            }
+            match self.wait().await {
+                Seen::Closed => return,
+                Seen::Wish => {}
+                Seen::Event(event) => self.on_event(event).await,
+                Seen::End(how) => self.on_end(how),
+                Seen::Probe(reachable) => self.on_probe(reachable),
+                Seen::Timer => self.on_timer().await,
+            }
+        }
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        self.inbox.borrow().as_ref().map(|spec| spec.wanted)
+    }
+
+    /// Makes the next step; whether there was one.
+    async fn step(&mut self) -> bool {
+        if self.retry.is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
+        self.retry = None;
+        let Some(spec) = self.inbox.borrow_and_update().clone() else { return false };
+        if self.up.as_ref().is_some_and(|up| up.powered_off) {
+            self.settle_power_off(spec.wanted).await;
+            return true;
+        }
+        match admission::decide(self.phase(), spec.wanted) {
+            Action::Nothing => {
+                self.publish();
+                return false;
+            }
+            Action::Launch { start, reboots } => self.launch(&spec, start, reboots).await,
+            Action::Press(why) => self.press(why).await,
+            Action::Quit => self.quit(ExitCause::Requested).await,
+            Action::Demolish => self.demolish(&spec).await,
+        }
+        true
+    }
+
+    async fn wait(&mut self) -> Seen {
+        let timer = [self.retry, self.up.as_ref().and_then(Up::next_timer)];
+        let timer = timer.into_iter().flatten().min();
+        let timer = async {
+            match timer {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let inbox = &mut self.inbox;
+        let wish = async {
+            match inbox.changed().await {
+                Ok(()) => Seen::Wish,
+                Err(_) => Seen::Closed,
+            }
+        };
+        let Some(up) = &mut self.up else {
+            return tokio::select! {
+                seen = wish => seen,
+                () = timer => Seen::Timer,
+            };
+        };
+        let monitor = async {
+            match &mut up.monitor {
+                Some(monitor) => monitor.event().await,
+                None => std::future::pending().await,
+            }
+        };
+        let probe = async {
+            match &mut up.probe {
+                Some(probe) => probe.await.unwrap_or(None),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // What QEMU said before it ended counts before its end.
+            biased;
+            event = monitor => Seen::Event(event),
+            how = up.process.ended() => Seen::End(how),
+            seen = wish => seen,
+            reachable = probe => Seen::Probe(reachable),
+            () = timer => Seen::Timer,
+        }
+    }
+
+    async fn on_event(&mut self, event: Option<Event>) {
+        let Some(up) = &mut self.up else { return };
+        match event {
+            Some(Event::Shutdown { guest, reason }) => {
+                tracing::info!(id = self.handle.id, guest, reason, "the machine shut down");
+                up.powered_off |= guest;
+            }
+            Some(Event::Reset) => tracing::info!(id = self.handle.id, "the machine was reset"),
+            Some(Event::NoSpace { device }) => {
+                let directory = self.shared.data_dir.display();
+                let why = format!(
+                    "disk {device} could not grow: the disk that holds {directory} is full; free \
+                     space there and start the instance again"
+                );
+                self.quit(ExitCause::Died(why)).await;
+            }
+            None => {
+                up.monitor = None;
+                up.reconnect = Instant::now() + Duration::from_millis(200);
+            }
+        }
+    }
+
+    fn on_end(&mut self, how: String) {
+        let wanted = self.wanted();
+        let stopping = matches!(wanted, Some(Wanted::Stopped { .. } | Wanted::Terminated))
+            || self.up.as_ref().is_some_and(|up| {
+                up.closing.as_ref().is_some_and(|close| close.why == Closing::Stop)
+            });
+        let cause = if stopping {
+            ExitCause::Requested
+        } else {
+            let words = self.directory.last_words();
+            ExitCause::Died(if words.is_empty() { how } else { format!("{how} ({words})") })
+        };
+        self.ended(cause);
+    }
+
+    fn ended(&mut self, cause: ExitCause) {
+        tracing::info!(id = self.handle.id, ?cause, "the machine has ended");
+        self.up = None;
+        if let Some(record) = &mut self.record {
+            record.stage = Stage::Exited(cause);
+            let record = record.clone();
+            self.keep(&record);
+        }
+        self.publish();
+    }
+
+    fn on_probe(&mut self, reachable: Option<bool>) {
+        let Some(up) = &mut self.up else { return };
+        up.probe = None;
+        if reachable.is_some() {
+            up.reachable = reachable;
+        }
+        let pause = if up.reachable == Some(true) { PROBE_LATER } else { PROBE_FIRST };
+        up.next_probe = Some(Instant::now() + pause);
+        self.publish();
+    }
+
+    async fn on_timer(&mut self) {
+        let now = Instant::now();
+        let Some(up) = &mut self.up else { return };
+        if up.next_probe.is_some_and(|at| at <= now) && up.probe.is_none() {
+            let spec = self.inbox.borrow().clone();
+            let interface = spec.and_then(|spec| Some(spec.interfaces.first()?.id.clone()));
+            match (interface, &self.shared.network) {
+                (Some(interface), Some(network)) => {
+                    let fabric = Arc::clone(&network.fabric);
+                    let probe = move || fabric.reachable(&interface);
+                    up.probe = Some(tokio::task::spawn_blocking(probe));
+                }
+                _ => up.next_probe = Some(now + PROBE_FIRST),
+            }
+        }
+        if up.monitor.is_none() && up.reconnect <= now {
+            self.reconnect().await;
+        }
+        let Some(close) = self.up.as_mut().and_then(|up| up.closing.as_mut()) else { return };
+        if close.deadline <= now {
+            match close.why {
+                Closing::Stop => self.quit(ExitCause::Requested).await,
+                Closing::Reboot => self.reset().await,
+            }
+        } else if close.next_press <= now {
+            close.next_press = now + PRESS_AGAIN;
+            self.order("system_powerdown").await;
+        }
+    }
+
+    /// Connects to the monitor again and learns what was missed.
+    async fn reconnect(&mut self) {
+        let connected = timeout(HANDSHAKE, connect(&self.directory)).await;
+        let Some(up) = &mut self.up else { return };
+        match connected {
+            Ok(Ok((monitor, powered_off))) => {
+                up.monitor = Some(monitor);
+                up.powered_off |= powered_off;
+            }
+            failed => {
+                let why = failed.map_or_else(
+                    |_| "no answer".to_owned(),
+                    |r| match r {
+                        Ok(_) => String::new(),
+                        Err(error) => error,
+                    },
+                );
+                tracing::warn!(id = self.handle.id, why, "QEMU's monitor cannot be reached");
+                up.reconnect = Instant::now() + Duration::from_secs(2);
+            }
+        }
+    }
+
+    /// Sends a command without arguments; a failure shows by what does not happen after it.
+    async fn order(&mut self, command: &str) {
+        let Some(monitor) = self.up.as_mut().and_then(|up| up.monitor.as_mut()) else { return };
+        if let Err(error) = monitor.execute(command, json!({})).await {
+            tracing::warn!(id = self.handle.id, command, %error, "QEMU did not obey");
+        }
+    }
+
+    async fn press(&mut self, why: Closing) {
+        let grace = match why {
+            Closing::Stop => self.shared.timing.stop_grace,
+            Closing::Reboot => self.shared.timing.reboot_grace,
+        };
+        let now = Instant::now();
+        if let Some(up) = &mut self.up {
+            let close = Close { why, deadline: now + grace, next_press: now + PRESS_AGAIN };
+            up.closing = Some(close);
+        }
+        self.order("system_powerdown").await;
+    }
+
+    /// The guest has powered off: ends the machine or brings it up again.
+    async fn settle_power_off(&mut self, wanted: Wanted) {
+        let start = self.record.as_ref().map_or(0, |record| record.start);
+        let closing = self.up.as_ref().and_then(|up| up.closing.as_ref()).map(|close| close.why);
+        match admission::power_off(closing, start, wanted) {
+            PowerOff::Exit(cause) => self.quit(cause).await,
+            PowerOff::ComeBack => self.reset().await,
+        }
+    }
+
+    /// Resets the machine, which completes a reboot.
+    async fn reset(&mut self) {
+        self.order("system_reset").await;
+        let Some(up) = &mut self.up else { return };
+        if up.powered_off {
+            // QEMU stays paused until the reset has happened, which its event says.
+            if let Some(monitor) = &mut up.monitor {
+                let reset =
+                    async { while !matches!(monitor.event().await, Some(Event::Reset) | None) {} };
+                if timeout(QUIT, reset).await.is_err() {
+                    tracing::warn!(id = self.handle.id, "QEMU did not report a reset");
+                }
+            }
+            self.order("cont").await;
+        }
+        let Some(up) = &mut self.up else { return };
+        up.powered_off = false;
+        up.closing = None;
+        if let (Some(record), Some(Wanted::Running { reboots, .. })) =
+            (&mut self.record, self.inbox.borrow().as_ref().map(|spec| spec.wanted))
+        {
+            record.reboots = record.reboots.max(reboots);
+        }
+        if let Some(record) = self.record.clone() {
+            self.keep(&record);
+        }
+        self.publish();
+    }
+
+    /// Ends the process, with force if it must be.
+    async fn quit(&mut self, cause: ExitCause) {
+        self.end_process().await;
+        self.ended(cause);
+    }
+
+    async fn end_process(&mut self) {
+        let Some(mut up) = self.up.take() else { return };
+        if let Some(monitor) = &mut up.monitor {
+            // Its answer may be lost in its end.
+            let _ = timeout(QUIT, monitor.execute("quit", json!({}))).await;
+        } else {
+            up.process.kill();
+        }
+        if timeout(QUIT, up.process.ended()).await.is_err() {
+            up.process.kill();
+            up.process.ended().await;
+        }
+    }
+
+    async fn demolish(&mut self, spec: &Spec) {
+        self.end_process().await;
+        let data_dir = self.shared.data_dir.clone();
+        let volumes: Vec<String> =
+            spec.volumes.iter().filter(|v| v.delete_on_termination).map(|v| v.id.clone()).collect();
+        let directory = self.directory.clone();
+        let now = self.shared.clock.now();
+        let removed = blocking(move || {
+            for volume in volumes {
+                disk::delete(&data_dir, &volume)?;
+            }
+            directory.bury(now)
+        });
+        match removed.await {
+            Ok(()) => {
+                if let Some(record) = self.record.take() {
+                    self.shared.free_user(record.user);
+                }
+                self.gone = true;
+                self.publish();
+            }
+            Err(error) => {
+                tracing::error!(id = self.handle.id, %error, "a machine could not be removed yet");
+                self.retry = Some(Instant::now() + Duration::from_secs(5));
+            }
+        }
+    }
+
+    async fn launch(&mut self, spec: &Arc<Spec>, start: u32, reboots: u32) {
+        let mut record = match self.record.take() {
+            Some(record) => record,
+            None => Record {
+                v: 1,
+                user: self.shared.take_user(),
+                token_key: BASE64.encode(crate::imds::new_token_key()),
+                start,
+                reboots,
+                stage: Stage::Launching,
+            },
+        };
+        (record.start, record.reboots, record.stage) = (start, reboots, Stage::Launching);
+        self.remember_key(&record);
+        self.record = Some(record.clone());
+        self.publish();
+        let began = Instant::now();
+        let mut new_volumes = Vec::new();
+        match self.bring_up(spec, &mut record, &mut new_volumes).await {
+            Ok(up) => {
+                tracing::info!(id = self.handle.id, start, elapsed = ?began.elapsed(), "launched");
+                self.up = Some(up);
+            }
+            Err(message) => {
+                tracing::error!(id = self.handle.id, start, message, "the launch failed");
+                record.stage = Stage::Failed(message);
+                for volume in new_volumes {
+                    if let Err(error) = disk::delete(&self.shared.data_dir, &volume) {
+                        tracing::error!(volume, %error, "a half-made volume stays behind");
+                    }
+                }
+                self.keep(&record);
+            }
+        }
+        self.record = Some(record);
+        self.publish();
+    }
+
+    /// Makes everything that the machine needs and starts it. The error is for the user. What was
+    /// made of volumes is in `new_volumes`.
+    async fn bring_up(
+        &self,
+        spec: &Arc<Spec>,
+        record: &mut Record,
+        new_volumes: &mut Vec<String>,
+    ) -> Result<Up, String> {
+        if spec.volumes.is_empty() {
+            return Err("the machine has no root volume".to_owned());
+        }
+        let shared = &self.shared;
+        let directory = self.directory.clone();
+        let user = record.user;
+        let launching = record.clone();
+        blocking(move || directory.create(user).and_then(|()| directory.write(&launching)))
+            .await
+            .map_err(|error| format!("{}: {error}", self.directory.path().display()))?;
+        let (shared_too, spec_too) = (Arc::clone(shared), Arc::clone(spec));
+        let disks = tokio::task::spawn_blocking(move || make_disks(&shared_too, &spec_too, user));
+        let (made, problem) = disks.await.map_err(|error| error.to_string())?;
+        new_volumes.extend(made.iter().filter(|(_, made)| made.new).map(|(id, _)| id.clone()));
+        if let Some(problem) = problem {
+            return Err(problem.to_string());
+        }
+        if let Some(network) = &shared.network {
+            let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
+            network.holds(&interfaces).await?;
+        } else if !spec.interfaces.is_empty() {
+            return Err("this node has no network for the machine's interfaces".to_owned());
+        }
+        let engine = shared.judge.engine().await;
+        let (shared_too, spec_too) = (Arc::clone(shared), Arc::clone(spec));
+        let directory = self.directory.clone();
+        let starting = tokio::task::spawn_blocking(move || {
+            let made = made.into_iter().map(|(_, made)| made).collect::<Vec<_>>();
+            start(&shared_too, &spec_too, &directory, engine, &made, user)
+        });
+        let mut process = starting.await.map_err(|error| error.to_string())??;
+        record.stage = Stage::Up(process.identity.clone());
+        let (directory, running) = (self.directory.clone(), record.clone());
+        let recorded = blocking(move || directory.write(&running)).await;
+        let connected = match recorded {
+            Err(error) => Err(format!("{}: {error}", self.directory.path().display())),
+            Ok(()) => tokio::select! {
+                how = process.ended() => {
+                    return Err(format!("{how}: {}", self.directory.last_words()));
+                }
+                connected = timeout(HANDSHAKE, connect(&self.directory)) => {
+                    connected.unwrap_or_else(|_| Err("QEMU does not answer".to_owned()))
+                }
+            },
+        };
+        match connected {
+            Ok((monitor, powered_off)) => {
+                let mut up = Up::new(process, Some(monitor), !spec.interfaces.is_empty());
+                up.powered_off = powered_off;
+                Ok(up)
+            }
+            Err(message) => {
+                // Its own words are the better message, if it ended rather than we ended it.
+                let ended = timeout(Duration::from_secs(1), process.ended()).await;
+                let why = ended.unwrap_or(message);
+                process.kill();
+                process.ended().await;
+                Err(format!("{why}: {}", self.directory.last_words()))
+            }
+        }
+    }
+}
+
+/// Runs file work off the async threads.
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,305 @@
+//! One QEMU process: started so that it outlives us, recognised again by the next daemon, watched
+//! through a pidfd.
+//!
+//! All of the crate's `unsafe` is here: what runs between fork and exec, and a pidfd's registration.
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What makes a process unmistakable: no two processes of one boot share both numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Start time in clock ticks since boot, field 22 of `/proc/<pid>/stat` (proc(5)).
+    pub(crate) started: u64,
+    pub(crate) boot_id: String,
+}
+
+/// What to run and as whom.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) arguments: Vec<OsString>,
+    /// Working directory, entered while still privileged: the paths on the command line are
+    /// relative to it, so the directories above need not be open to the unprivileged user.
+    pub(crate) directory: &'a File,
+    /// User and group; `None` keeps ours.
+    pub(crate) user: Option<u32>,
+    /// Supplementary group, the one of /dev/kvm.
+    pub(crate) group: Option<u32>,
+    /// Descriptors that the process inherits under the same numbers.
+    pub(crate) inherit: Vec<OwnedFd>,
+    /// Standard output and error.
+    pub(crate) output: File,
+}
+
+/// A running QEMU, or its remains.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) identity: Identity,
+    pidfd: AsyncFd<OwnedFd>,
+    /// Present if we are its parent and so learn how it ended.
+    child: Option<Child>,
+}
+
+/// This boot of the machine.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The start time in a `/proc/<pid>/stat` line; `None` for a zombie or what is not such a line.
+fn start_time(stat: &str) -> Option<u64> {
+    // The command may contain anything, also parentheses; it ends at the last one.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X" | "x") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn started(pid: i32) -> Option<u64> {
+    start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+impl Process {
+    /// Starts the process in a session of its own. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The program is missing or the user could not be changed.
+    pub(crate) fn spawn(launch: Launch<'_>) -> io::Result<Process> {
+        let mut command = Command::new(launch.program);
+        command.args(&launch.arguments).env_clear().stdin(Stdio::null());
+        command.stdout(launch.output.try_clone()?).stderr(launch.output);
+        let directory = launch.directory.as_raw_fd();
+        let descriptors: Vec<RawFd> = launch.inherit.iter().map(AsRawFd::as_raw_fd).collect();
+        let (user, group) = (launch.user, launch.group);
+        // SAFETY: between fork and exec the closure only makes system calls on numbers that were
+        // computed before; it allocates nothing and takes no lock.
+        unsafe {
+            command.pre_exec(move || prepare(directory, &descriptors, user, group));
+        }
+        let mut child = command.spawn()?;
+        drop(launch.inherit);
+        match Self::watch(&child) {
+            Ok((identity, pidfd)) => Ok(Process { identity, pidfd, child: Some(child) }),
+            Err(error) => {
+                // Fails only if it has ended.
+                let _ = child.kill();
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn watch(child: &Child) -> io::Result<(Identity, AsyncFd<OwnedFd>)> {
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        // The child was not waited for, so its pid cannot have gone to another.
+        let identity = Identity { pid, started: started(pid).unwrap_or(0), boot_id: boot_id()? };
+        Ok((identity, open(pid)?))
+    }
+
+    /// The running process that `identity` names; `None` if it has ended.
+    ///
+    /// # Errors
+    /// The kernel refused a pidfd for another reason than that.
+    pub(crate) fn adopt(identity: &Identity) -> io::Result<Option<Process>> {
+        if boot_id()? != identity.boot_id || started(identity.pid) != Some(identity.started) {
+            return Ok(None);
+        }
+        let pidfd = match open(identity.pid) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            opened => opened?,
+        };
+        // Looked at again, now that the pidfd pins whoever has the number.
+        if started(identity.pid) != Some(identity.started) {
+            return Ok(None);
+        }
+        Ok(Some(Process { identity: identity.clone(), pidfd, child: None }))
+    }
+
+    /// Kills it with SIGKILL, if it still runs.
+    pub(crate) fn kill(&self) {
+        // Fails only if it has ended.
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+
+    /// Waits until it has ended and says how. Cancellation safe.
+    pub(crate) async fn ended(&mut self) -> String {
+        // A pidfd becomes readable once, when the process ends, and stays so.
+        if let Err(error) = self.pidfd.ready(Interest::READABLE).await {
+            tracing::error!(%error, pid = self.identity.pid, "watching a process failed");
+        }
+        match self.child.as_mut().map(Child::wait) {
+            Some(Ok(status)) => describe(status),
+            Some(Err(error)) => format!("the QEMU process ended; how is unknown ({error})"),
+            None => "the QEMU process was ended from outside".to_owned(),
+        }
+    }
+}
+
+fn open(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    // SAFETY: an `OwnedFd` is open and the same for its whole life, which the `AsyncFd` owns.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? })
+}
+
+fn describe(status: std::process::ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("the QEMU process was killed by signal {signal}"),
+        (None, Some(code)) => format!("the QEMU process exited with status {code}"),
+        (None, None) => "the QEMU process ended".to_owned(),
+    }
+}
+
+/// Runs in the child between fork and exec.
+fn prepare(
+    directory: RawFd,
+    inherit: &[RawFd],
+    user: Option<u32>,
+    group: Option<u32>,
+) -> io::Result<()> {
+    let check = |result: libc::c_int| match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    let groups: &[libc::gid_t] = group.as_slice();
+    // SAFETY: plain system calls; `groups` outlives its call and its length is passed.
+    unsafe {
+        check(libc::setsid())?;
+        check(libc::fchdir(directory))?;
+        for descriptor in inherit {
+            check(libc::fcntl(*descriptor, libc::F_SETFD, 0))?;
+        }
+        if let Some(user) = user {
+            check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+            check(libc::setgid(user))?;
+            check(libc::setuid(user))?;
+        }
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    }
+}
+
+/// Kills every process that runs in `directory` and has `mark` in its arguments: what a daemon
+/// started and did not live to record.
+pub(crate) fn kill_unrecorded(directory: &Path, mark: &str) {
+    let Ok(directory) = directory.canonicalize() else { return };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let is_ours = || {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let marked =
+                arguments.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes());
+            let there = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()? == directory;
+            Some(marked && there)
+        };
+        if is_ours() != Some(true) {
+            continue;
+        }
+        let Some(id) = Pid::from_raw(pid) else { continue };
+        let Ok(pidfd) = pidfd_open(id, PidfdFlags::empty()) else { continue };
+        // Looked at again, now that the pidfd pins whoever has the number.
+        if is_ours() == Some(true) {
+            tracing::warn!(pid, mark, "killing a QEMU whose start was not recorded");
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn stat_lines() {
+        let line = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 200";
+        assert_eq!(start_time(line), Some(98_765));
+        assert_eq!(start_time(&line.replace(" S ", " Z ")), None, "a zombie has ended");
+        assert_eq!(start_time("42 (a"), None);
+        assert_eq!(start_time(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_stat_line_panics(line in ".{0,100}") {
+            let _ = start_time(&line);
+        }
+    }
+
+    fn sleeper(seconds: &str) -> Process {
+        let directory = File::open("/").unwrap();
+        let launch = Launch {
+            program: Path::new("/bin/sleep"),
+            arguments: vec![seconds.into()],
+            directory: &directory,
+            user: None,
+            group: None,
+            inherit: Vec::new(),
+            output: File::create("/dev/null").unwrap(),
+        };
+        Process::spawn(launch).unwrap()
+    }
+
+    async fn end(process: &mut Process) -> String {
+        tokio::time::timeout(Duration::from_secs(10), process.ended()).await.expect("it ends")
+    }
+
+    #[tokio::test]
+    async fn ends_are_told_apart() {
+        let mut killed = sleeper("1000");
+        killed.kill();
+        assert!(end(&mut killed).await.ends_with("killed by signal 9"));
+        assert!(end(&mut sleeper("0")).await.ends_with("status 0"));
+        assert!(end(&mut sleeper("nonsense")).await.ends_with("status 1"));
+    }
+
+    #[tokio::test]
+    async fn only_the_very_process_is_adopted() {
+        let mut process = sleeper("1000");
+        let identity = process.identity.clone();
+        let mut adopted = Process::adopt(&identity).unwrap().expect("it runs");
+        let later = Identity { started: identity.started + 1, ..identity.clone() };
+        assert!(Process::adopt(&later).unwrap().is_none());
+        let other_boot = Identity { boot_id: "x".to_owned(), ..identity.clone() };
+        assert!(Process::adopt(&other_boot).unwrap().is_none());
+        adopted.kill();
+        assert!(end(&mut adopted).await.contains("from outside"));
+        end(&mut process).await;
+        assert!(Process::adopt(&identity).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_unrecorded_are_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = File::open(directory.path()).unwrap();
+        // `sleep` adds its arguments up, so the mark is a number that nobody else uses.
+        let mark = format!("{}", 1_000_000_000 + u64::from(std::process::id()));
+        let launch = Launch {
+            program: Path::new("/bin/sleep"),
+            arguments: vec![mark.clone().into()],
+            directory: &here,
+            user: None,
+            group: None,
+            inherit: Vec::new(),
+            output: File::create("/dev/null").unwrap(),
+        };
+        let mut process = Process::spawn(launch).unwrap();
+        kill_unrecorded(Path::new("/usr"), &mark);
+        assert!(Process::adopt(&process.identity).unwrap().is_some(), "another directory's");
+        kill_unrecorded(directory.path(), &mark);
+        assert!(end(&mut process).await.ends_with("signal 9"));
+    }
+}
