@@ -104,9 +104,16 @@ impl Tools {
 
     /// Starts gureum on `data`, which is kept if it is there, and waits for its first answer.
     pub(super) fn gureum(&self, data: &Path) -> Result<Server> {
+        self.gureum_with(data, &["--driver", "sim"], "error")
+    }
+
+    /// Starts gureum with further arguments and what its log is to say.
+    pub(super) fn gureum_with(&self, data: &Path, more: &[&str], log: &str) -> Result<Server> {
         let port = free_port()?;
-        let mut command = self.gureum_command(data, port)?;
-        command.env("RUST_LOG", "error");
+        let binary = self.gureum.as_ref().context("gureum is not built")?;
+        let mut command = Command::new(binary);
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]).arg(data);
+        command.args(more).env("GUREUM_LOG", log).env("NO_COLOR", "1");
         self.start("gureum", command, port, Some(data))
     }
 
@@ -132,14 +139,6 @@ impl Tools {
         }
         fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
         Ok(data)
-    }
-
-    fn gureum_command(&self, data: &Path, port: u16) -> Result<Command> {
-        let binary = self.gureum.as_ref().context("gureum is not built")?;
-        let mut command = Command::new(binary);
-        command.args(["serve", "--driver", "sim", "--listen", &format!("127.0.0.1:{port}")]);
-        command.arg("--data-dir").arg(data);
-        Ok(command)
     }
 
     fn start(
@@ -185,14 +184,19 @@ impl Tools {
         server.ask("ec2", &format!("Action=DescribeInstances&MaxResults=5&{EC2}"))?;
         server.first_answer = begun.elapsed();
         let images = server.ask("ec2", &format!("Action=DescribeImages&{EC2}"))?;
-        server.image = first(&images, "imageId")
-            .with_context(|| format!("{name} has no image to launch"))?
-            .to_owned();
+        let images = all(&images, "imageId");
+        server.image =
+            images.first().with_context(|| format!("{name} has no image to launch"))?.to_string();
         Ok(server)
     }
 }
 
 impl Server {
+    /// The image that launches use.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+
     /// The process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
@@ -260,12 +264,7 @@ impl Server {
     /// The ids of all instances.
     pub(super) fn instances(&self) -> Result<Vec<String>> {
         let text = self.ask("ec2", &format!("Action=DescribeInstances&{EC2}"))?;
-        let mut ids: Vec<_> = text
-            .split("<instanceId>")
-            .skip(1)
-            .filter_map(|rest| rest.split('<').next())
-            .map(str::to_owned)
-            .collect();
+        let mut ids: Vec<_> = all(&text, "instanceId").into_iter().map(str::to_owned).collect();
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
@@ -287,13 +286,14 @@ impl Server {
         Ok(())
     }
 
+    /// What it has logged so far.
+    pub(super) fn logged(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| self.log.display().to_string())
+    }
+
     /// Resident memory, in MiB.
     pub(super) fn resident_mib(&self) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(&path).context(path)?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kib / 1024.0)
+        resident_mib(self.pid())
     }
 
     fn wait_until_open(&mut self) -> Result<()> {
@@ -321,13 +321,23 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// Resident memory of a process, in MiB.
+pub(super) fn resident_mib(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).context(path)?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kib / 1024.0)
 }
 
-/// The text of the first element of that name.
-fn first<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    xml.split_once(&format!("<{name}>"))?.1.split('<').next()
+/// The text of every element of that name.
+pub(super) fn all<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
+    let tag = format!("<{name}>");
+    xml.split(&tag).skip(1).filter_map(|rest| rest.split('<').next()).collect()
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn start_of(text: &str) -> String {
