@@ -371,3 +371,7 @@ impl Checkpointer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "durable_tests.rs"]
+mod tests;

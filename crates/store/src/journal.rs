@@ -220,11 +220,15 @@ impl Journal {
         self.next_sequence - 1
     }
 
-    /// Appends behind what was read. What is there may have been written and not synced by a
-    /// process that was killed, and readers will now see it, so it is synced first.
+    /// Appends behind what was read. The last record may have been written and not synced by a
+    /// process that was killed, or whose sync failed, and readers will now see it: so it is written
+    /// again, which makes a sync mean something, and synced.
     fn go_on(&mut self, segment: Sealed, end: End) -> Result<(), Error> {
-        let name = segment_name(segment.number);
-        let opened = self.disk.open(&name).and_then(|mut file| file.sync().map(|()| file));
+        let opened = self.disk.open(&segment_name(segment.number)).and_then(|mut file| {
+            file.write_at(end.position - end.last_record.len() as u64, &end.last_record)?;
+            file.sync()?;
+            Ok(file)
+        });
         let file = opened.map_err(|e| Error::io("open the journal in", self.disk.path(), e))?;
         self.active = Some(Active {
             file,
@@ -345,6 +349,8 @@ fn record_checksum(before: u32, length: u32, sequence_and_steps: &[u8]) -> u32 {
 struct End {
     position: u64,
     checksum: u32,
+    /// The bytes of the last one, up to `position`.
+    last_record: Vec<u8>,
 }
 
 /// A segment whose header was read.
@@ -402,45 +408,51 @@ impl Scanned {
         state: &mut State,
         changed: &mut Vec<Arc<str>>,
     ) -> Result<End, Error> {
-        let mut end = End { position: SEGMENT_HEADER, checksum: self.checksum };
+        let checksum = self.checksum;
+        let mut end = End { position: SEGMENT_HEADER, checksum, last_record: Vec::new() };
         let mut expected = self.first_sequence;
         let fail = |e| Error::io("read the journal in", disk.path(), e);
         while expected < limit
             && let Some((checksum, record)) = self.next_record(&end, expected).map_err(fail)?
         {
             if expected > *sequence {
-                let mut steps = Reader(&record[8..]);
+                let mut steps = Reader(&record[RECORD_HEADER..]);
                 if steps.replay(state, changed).is_none() {
                     return Err(self.corrupt(disk, "a record contradicts those before it"));
                 }
                 *sequence = expected;
             }
-            end.position += RECORD_HEADER as u64 - 8 + record.len() as u64;
+            end.position += record.len() as u64;
             end.checksum = checksum;
+            end.last_record = record;
             expected += 1;
         }
         Ok(end)
     }
 
-    /// The next record's checksum, sequence and steps; `None` at the end or at a torn record.
+    /// The next record and its checksum; `None` at the end or at a torn record.
     fn next_record(&mut self, end: &End, expected: u64) -> io::Result<Option<(u32, Vec<u8>)>> {
-        let mut head = [0; 8];
+        let mut record = vec![0; RECORD_HEADER];
         let room = self.bytes.saturating_sub(end.position);
-        if room < RECORD_HEADER as u64 || !fill(&mut self.rest, &mut head)? {
+        if room < RECORD_HEADER as u64 || !fill(&mut self.rest, &mut record)? {
             return Ok(None);
         }
-        let mut fields = Reader(&head);
-        let (Some(length), Some(found)) = (fields.u32(), fields.u32()) else { return Ok(None) };
-        if length == 0 || u64::from(length) > room - RECORD_HEADER as u64 {
+        let mut fields = Reader(&record);
+        let (Some(length), Some(found), Some(sequence)) =
+            (fields.u32(), fields.u32(), fields.u64())
+        else {
+            return Ok(None);
+        };
+        let too_long = u64::from(length) > room - RECORD_HEADER as u64;
+        if length == 0 || too_long || sequence != expected {
             return Ok(None);
         }
-        let mut record = vec![0; length as usize + 8];
-        if !fill(&mut self.rest, &mut record)? {
+        record.resize(RECORD_HEADER + length as usize, 0);
+        if !fill(&mut self.rest, &mut record[RECORD_HEADER..])? {
             return Ok(None);
         }
-        let sequence = Reader(&record).u64();
-        let checksum = record_checksum(end.checksum, length, &record);
-        Ok((sequence == Some(expected) && checksum == found).then_some((checksum, record)))
+        let checksum = record_checksum(end.checksum, length, &record[8..]);
+        Ok((checksum == found).then_some((checksum, record)))
     }
 }
 
@@ -452,3 +464,7 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -29,6 +29,8 @@ mod durable;
 mod encoding;
 mod engine;
 mod error;
+#[cfg(test)]
+mod faults;
 mod journal;
 mod record;
 mod state;

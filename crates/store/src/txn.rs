@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// The most compares, and the most operations in either branch, of one transaction: etcd's default
-/// `--max-txn-ops`, so that what works on one backend works on all.
-pub const MAX_OPS: usize = 128;
+/// The most compares, and the most operations in either branch, of one transaction. A request that
+/// names a thousand instances is one transaction; etcd has to be run with `--max-txn-ops` this
+/// high (its default is 128), so that what works on one backend works on all.
+pub const MAX_OPS: usize = 8_192;
 
-/// The most bytes, keys and values together, of one transaction: etcd's default
-/// `--max-request-bytes`.
-pub const MAX_TXN_BYTES: usize = 1_572_864;
+/// The most bytes, keys and values together, of one transaction; etcd's `--max-request-bytes`
+/// (its default is 1.5 MiB).
+pub const MAX_TXN_BYTES: usize = 4 << 20;
 
 /// A condition on one key. All conditions of a transaction are judged at the same instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
