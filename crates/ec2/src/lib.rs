@@ -45,7 +45,8 @@ pub fn service() -> Service {
 }
 
 /// What moves EC2's records on.
-pub const RECONCILERS: &[service::reconcile::Reconciler] = &[instance_reconciler::RECONCILER];
+pub const RECONCILERS: &[service::reconcile::Reconciler] =
+    &[network_plan::RECONCILER, instance_reconciler::RECONCILER];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
 /// whose manifests the daemon keeps under `/node-image/`.

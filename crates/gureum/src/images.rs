@@ -4,6 +4,7 @@
 use crate::Image;
 use anyhow::{Context, Result};
 use base::image::Manifest;
+use service::dispatch::Dispatcher;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,7 +83,12 @@ pub(crate) async fn publish(store: &dyn Store, images: &Path, simulated: bool) -
 }
 
 /// Mirrors the manifests whenever the images directory changes; looked at every second.
-pub(crate) async fn watch(store: Arc<dyn Store>, images: PathBuf, simulated: bool) {
+pub(crate) async fn watch(
+    store: Arc<dyn Store>,
+    dispatcher: Arc<Dispatcher>,
+    images: PathBuf,
+    simulated: bool,
+) {
     let stamp = || {
         let mut stamps = Vec::new();
         for entry in std::fs::read_dir(&images).into_iter().flatten().flatten() {
@@ -99,7 +105,10 @@ pub(crate) async fn watch(store: Arc<dyn Store>, images: PathBuf, simulated: boo
         let now = stamp();
         if now != seen {
             match publish(store.as_ref(), &images, simulated).await {
-                Ok(()) => seen = now,
+                Ok(()) => {
+                    seen = now;
+                    dispatcher.refresh();
+                }
                 Err(error) => tracing::warn!("images are not published: {error:#}"),
             }
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod coverage;
 mod credentials;
 mod down;
 mod images;

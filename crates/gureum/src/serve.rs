@@ -54,14 +54,14 @@ async fn serve(
         Auth::Open => Authentication::Open,
     };
     let dispatcher = Arc::new(Dispatcher::new(
-        vec![ec2::service(), iam::sts_service()],
+        crate::coverage::services(),
         Arc::clone(&environment),
         Arc::clone(&store),
         authentication,
         options.throttle == Switch::On,
     ));
     service::reconcile::start(ec2::RECONCILERS, Arc::clone(&environment), Arc::clone(&store));
-    tokio::spawn(images::watch(Arc::clone(&store), data.join("images"), simulated));
+    tokio::spawn(images::watch(Arc::clone(&store), Arc::clone(&dispatcher), data.join("images"), simulated));
     tokio::spawn(hourly(Arc::clone(&dispatcher)));
     std::fs::write(data.join("gureum.pid"), format!("{}\n", std::process::id()))?;
     let address = listener.local_addr()?;

@@ -284,6 +284,11 @@ impl Dispatcher {
         Err(Error::internal("the region could not be set up: endless conflicts"))
     }
 
+    /// Makes the next request of every region set it up again: what set-up reads has changed.
+    pub fn refresh(&self) {
+        self.ready.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Commits what a call staged; false if it met a conflict.
     async fn commit(&self, call: Call<'_>) -> Result<bool, Error> {
         let (txn, _) = call.into_parts()?;
@@ -492,7 +497,7 @@ impl Dispatcher {
             failure: Vec::new(),
         };
         self.store.txn(txn).await.map_err(|error| (500, error.to_string()))?;
-        self.ready.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.refresh();
         Ok(serde_json::json!({ "status": "reset" }))
     }
 }
