@@ -7,7 +7,7 @@
 //! vanishes.
 
 use crate::names::{
-    HOST_ADDRESS, HOST_MAC, METADATA, RESOLVER, ROUTER_MAC, UPLINK, UPLINK_ADDRESS, resolver,
+    HOST_ADDRESS, HOST_MAC, METADATA, RESOLVER, ROUTER_MAC, TIME, UPLINK, UPLINK_ADDRESS, resolver,
     router, tap,
 };
 use crate::{Error, command, system};
@@ -43,7 +43,7 @@ pub(crate) fn wanted(vpc: &Vpc) -> Layout {
     let mut layout = Layout::default();
     layout.addresses.extend(vpc.subnets.iter().filter_map(|subnet| router(&subnet.cidr)));
     layout.addresses.extend(resolver(vpc));
-    layout.addresses.extend([METADATA, RESOLVER]);
+    layout.addresses.extend([METADATA, RESOLVER, TIME]);
     let blocks = vpc.cidrs.iter().map(ToString::to_string);
     for block in blocks.chain(["169.254.0.0/16".to_owned()]) {
         layout.routes.insert(block, Route { kind: "blackhole ", ..Route::default() });

@@ -25,7 +25,11 @@
 //! the plan), speak AWS, run machines, answer instance metadata (it only opens the door with
 //! [`Network::listen_metadata`]), or IPv6: guests have none.
 
+mod arp;
 mod command;
+mod conntrack;
+pub mod dhcp;
+pub mod dns;
 mod error;
 mod host;
 mod layout;
@@ -33,8 +37,10 @@ pub mod names;
 mod namespace;
 mod privilege;
 mod protocols;
+mod resolver;
 pub mod rules;
 pub mod ruleset;
+mod services;
 mod system;
 
 use base::Ipv4Cidr;
@@ -43,6 +49,7 @@ pub use error::Error;
 use host::Host;
 use layout::Layout;
 use ruleset::{Before, Ruleset};
+use services::{Door, Services, Sockets, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -118,6 +125,7 @@ pub struct Network {
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    services: Services,
     state: Mutex<State>,
 }
 
@@ -125,6 +133,8 @@ struct Inner {
 struct State {
     host: Host,
     vpcs: BTreeMap<String, Applied>,
+    /// Apart from `vpcs`: servers go on while a VPC is being repaired.
+    doors: BTreeMap<String, Door>,
 }
 
 /// A VPC as it stands in the kernel.
@@ -140,8 +150,13 @@ impl Network {
     pub fn start(config: Config) -> Result<Network, Error> {
         config.check()?;
         privilege::check()?;
-        let state = State { host: Host::new(config.clone()), vpcs: BTreeMap::new() };
-        Ok(Network { inner: Arc::new(Inner { config, state: Mutex::new(state) }) })
+        let services = Services::start(&config.upstream_dns)?;
+        let state = State {
+            host: Host::new(config.clone()),
+            vpcs: BTreeMap::new(),
+            doors: BTreeMap::new(),
+        };
+        Ok(Network { inner: Arc::new(Inner { config, services, state: Mutex::new(state) }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -168,7 +183,7 @@ impl Network {
                 state.vpcs.extend(before.map(|applied| (vpc.id.clone(), applied)));
                 continue;
             }
-            match self.apply_vpc(&state.host, before, vpc) {
+            match self.apply_vpc(&mut state, before, vpc) {
                 Ok(applied) => {
                     state.vpcs.insert(vpc.id.clone(), applied);
                 }
@@ -181,7 +196,8 @@ impl Network {
             let public = applied.vpc.interfaces.iter().filter_map(|i| i.public_ip);
             public.map(move |address| (address, link.clone()))
         });
-        let routes = routes.collect();
+        let routes: BTreeMap<Ipv4Addr, String> = routes.collect();
+        self.inner.services.publish(routes.keys().copied().collect());
         result.and(state.host.route(routes))
     }
 
@@ -189,6 +205,7 @@ impl Network {
         let wanted: BTreeSet<String> =
             plan.vpcs.iter().map(|vpc| self.namespace(&vpc.id)).collect();
         state.vpcs.retain(|id, _| wanted.contains(&self.namespace(id)));
+        state.doors.retain(|id, _| wanted.contains(&self.namespace(id)));
         let mut result = Ok(());
         for space in namespace::list(&self.inner.config.name_prefix)? {
             if !wanted.contains(&space) {
@@ -199,15 +216,22 @@ impl Network {
         result
     }
 
-    fn apply_vpc(&self, host: &Host, before: Option<Applied>, vpc: &Vpc) -> Result<Applied, Error> {
+    fn apply_vpc(
+        &self,
+        state: &mut State,
+        before: Option<Applied>,
+        vpc: &Vpc,
+    ) -> Result<Applied, Error> {
         let space = self.namespace(&vpc.id);
         if before.is_none() {
             namespace::create(&space)?;
             namespace::within(&space, || set(&SETTINGS))?;
-            host.connect(&vpc.id)?;
+            state.host.connect(&vpc.id)?;
         }
+        let number = namespace::number(&space)?;
+        let open = state.doors.get(&vpc.id).is_some_and(|door| door.space == number);
         let (ruleset, layout) = (rules::compile(vpc), layout::wanted(vpc));
-        namespace::within(&space, || {
+        let (links, sockets) = namespace::within(&space, || {
             let fresh = before.is_none();
             let current = match &before {
                 Some(applied) => {
@@ -237,8 +261,22 @@ impl Network {
                     set(&[(&format!("ipv4/neigh/{tap}/proxy_delay"), "0")])?;
                 }
             }
-            command::ip_batch(None, &current.changes(&layout, fresh))
+            command::ip_batch(None, &current.changes(&layout, fresh))?;
+            if let Some(before) = &before {
+                conntrack::forget(&moved(&before.vpc, vpc))?;
+            }
+            let links = system::links().map_err(Error::io("list links"))?;
+            let sockets = if open { None } else { Some(Sockets::bind(vpc)?) };
+            Ok((links, sockets))
         })?;
+        let view = View::new(vpc, self.inner.config.public_pool, &links);
+        if let Some(sockets) = sockets {
+            let door = self.inner.services.open(number, sockets, view);
+            let door = door.map_err(Error::io(format!("serve DHCP and DNS in {}", vpc.id)))?;
+            state.doors.insert(vpc.id.clone(), door);
+        } else if let Some(door) = state.doors.get(&vpc.id) {
+            door.show(view);
+        }
         Ok(Applied { vpc: vpc.clone(), ruleset, layout })
     }
 
@@ -292,8 +330,18 @@ impl Network {
     }
 
     /// Whether the guest answers ARP; takes at most 2 s.
+    ///
+    /// The status check of an instance: its machine runs, and its system has brought its network up.
     pub fn reachable(&self, interface_id: &str) -> Result<bool, Error> {
-        Err(Error::NotInPlan(interface_id.into()))
+        let found = self.state().vpcs.values().find_map(|applied| {
+            let vpc = &applied.vpc;
+            let interface = vpc.interfaces.iter().find(|i| i.id == interface_id)?;
+            let subnet = vpc.subnets.iter().find(|subnet| subnet.id == interface.subnet_id)?;
+            Some((vpc.id.clone(), interface.clone(), subnet.cidr))
+        });
+        let (vpc_id, interface, subnet) =
+            found.ok_or_else(|| Error::NotInPlan(interface_id.to_owned()))?;
+        namespace::within(&self.namespace(&vpc_id), || arp::answers(&interface, &subnet))
     }
 
     /// Removes every namespace, link, route and table with the prefix and puts settings back.
@@ -304,6 +352,21 @@ impl Network {
         privilege::check()?;
         Host::new(config).destroy()
     }
+}
+
+/// Addresses, private and public, that an interface had and has no more.
+fn moved(before: &Vpc, now: &Vpc) -> BTreeSet<Ipv4Addr> {
+    let pairs = |vpc: &Vpc| -> BTreeSet<(Ipv4Addr, String)> {
+        let interfaces = vpc.interfaces.iter();
+        interfaces
+            .flat_map(|interface| {
+                let owner = interface.id.clone();
+                let addresses = [Some(interface.private_ip), interface.public_ip];
+                addresses.into_iter().flatten().map(move |address| (address, owner.clone()))
+            })
+            .collect()
+    };
+    pairs(before).difference(&pairs(now)).map(|(address, _)| *address).collect()
 }
 
 /// Made before the namespace has links, which inherit them.

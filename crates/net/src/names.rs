@@ -200,6 +200,8 @@ mod tests {
             assert!(!is_mac(bad), "{bad}");
         }
         assert!(is_mac("0a:00:00:00:00:01"));
-        assert!(!is_prefix("gureum7") && !is_prefix("a-b") && !is_prefix("") && is_prefix("gureum"));
+        assert!(
+            !is_prefix("gureum7") && !is_prefix("a-b") && !is_prefix("") && is_prefix("gureum")
+        );
     }
 }

@@ -3,6 +3,7 @@
 use crate::{Error, command, system};
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const DIRECTORY: &str = "/run/netns";
@@ -14,6 +15,12 @@ fn path(name: &str) -> PathBuf {
 /// Whether the namespace exists.
 pub(crate) fn exists(name: &str) -> bool {
     path(name).exists()
+}
+
+/// What tells a namespace from an earlier one of the same name.
+pub(crate) fn number(name: &str) -> Result<u64, Error> {
+    let data = fs::metadata(path(name)).map_err(Error::io(format!("look at namespace {name}")))?;
+    Ok(data.ino())
 }
 
 /// Names of the namespaces that start with `prefix` and a dash.

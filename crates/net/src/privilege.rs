@@ -11,9 +11,7 @@ pub(crate) fn check() -> Result<(), Error> {
     let status =
         fs::read_to_string("/proc/self/status").map_err(Error::io("read /proc/self/status"))?;
     let effective = effective(&status).unwrap_or(0);
-    for (bit, capability) in
-        [(CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_SYS_ADMIN, "CAP_SYS_ADMIN")]
-    {
+    for (bit, capability) in [(CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_SYS_ADMIN, "CAP_SYS_ADMIN")] {
         if effective & (1 << bit) == 0 {
             return Err(Error::Privilege { capability });
         }

@@ -234,11 +234,7 @@ fn base_chains(rules: &mut Ruleset) {
         rules,
         "local",
         "filter hook input priority 0",
-        &[
-            "iifname \"lo\" accept",
-            "ip daddr . meta l4proto . th dport @services accept",
-            "drop",
-        ],
+        &["iifname \"lo\" accept", "ip daddr . meta l4proto . th dport @services accept", "drop"],
     );
     base(
         rules,
@@ -384,13 +380,7 @@ fn interface_chains(interface: &Interface, groups: &[&SecurityGroup], rules: &mu
         "accept".into(),
     ];
     let name = format!("services_{tap}");
-    element(
-        rules,
-        Family::Inet,
-        "services_by_tap",
-        format!("\"{tap}\""),
-        format!("goto {name}"),
-    );
+    element(rules, Family::Inet, "services_by_tap", format!("\"{tap}\""), format!("goto {name}"));
     chain(rules, name, limit);
     let (address, mac) = (interface.private_ip, &interface.mac);
     for family in [Family::Inet, Family::Arp] {

@@ -133,10 +133,9 @@ impl Ruleset {
             let target = target(key);
             match chain.hook {
                 // Policy accept: a base chain exists for an instant before its rules do.
-                Some(hook) => line(
-                    text,
-                    format_args!("add chain {target} {{ type {hook}; policy accept; }}"),
-                ),
+                Some(hook) => {
+                    line(text, format_args!("add chain {target} {{ type {hook}; policy accept; }}"))
+                }
                 None => line(text, format_args!("add chain {target}")),
             }
         }
@@ -176,11 +175,7 @@ impl Ruleset {
                 "add",
                 key,
                 new.map(|(element, value)| {
-                    if value.is_empty() {
-                        element.clone()
-                    } else {
-                        format!("{element} : {value}")
-                    }
+                    if value.is_empty() { element.clone() } else { format!("{element} : {value}") }
                 }),
             );
         }

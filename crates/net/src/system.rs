@@ -125,9 +125,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while !header.is_null() {
-            if (*header).cmsg_level == libc::IPPROTO_IP && (*header).cmsg_type == libc::IP_PKTINFO
-            {
-                let info: libc::in_pktinfo = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
+            if (*header).cmsg_level == libc::IPPROTO_IP && (*header).cmsg_type == libc::IP_PKTINFO {
+                let info: libc::in_pktinfo =
+                    std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
                 link = info.ipi_ifindex.cast_unsigned();
             }
             header = libc::CMSG_NXTHDR(&message, header);
@@ -192,8 +192,7 @@ pub(crate) fn arp_socket(link: u32) -> io::Result<OwnedFd> {
     address.sll_ifindex = link.cast_signed();
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: pointer and length describe one sockaddr_ll.
-    let result =
-        unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 

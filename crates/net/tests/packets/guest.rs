@@ -255,6 +255,16 @@ impl Raw {
         None
     }
 
+    /// How many of the frames that are here now are wanted.
+    pub fn drain(&self, wanted: impl Fn(&[u8]) -> bool) -> u32 {
+        let mut buffer = vec![0; 70_000];
+        let mut count = 0;
+        while let Ok(length) = rustix::io::read(&self.tap, &mut buffer) {
+            count += u32::from(length > HEADER && wanted(&buffer[HEADER..length]));
+        }
+        count
+    }
+
     /// Asks who has `target`, in the name of `sender`.
     pub fn ask(&self, target: Ipv4Addr, mac: [u8; 6], sender: Ipv4Addr) -> Option<[u8; 6]> {
         let mut frame = ethernet([0xff; 6], mac, 0x0806);

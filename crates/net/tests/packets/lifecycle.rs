@@ -123,7 +123,9 @@ fn picture() -> String {
 #[test]
 fn destroy_leaves_nothing() {
     let view = || {
-        shell("ip netns list; ip -br link; ip route; nft list tables; cat /proc/sys/net/ipv4/ip_forward")
+        shell(
+            "ip netns list; ip -br link; ip route; nft list tables; cat /proc/sys/net/ipv4/ip_forward",
+        )
     };
     let Some(mut world) = World::new() else { return };
     let config = world.config.clone();

@@ -2,12 +2,15 @@
 //!
 //! Needs root and GUREUM_PRIVILEGED_TESTS=1; otherwise every test says that it skips.
 
+#![allow(unreachable_pub, missing_debug_implementations)]
+
 mod guest;
 mod world;
 
 #[path = "../../src/system.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code)]
 mod system;
 
 mod lifecycle;
 mod security;
+mod services;

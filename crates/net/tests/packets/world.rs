@@ -48,6 +48,7 @@ impl World {
 
     /// A daemon's death and the start of the next one.
     pub fn restart(&mut self) {
+        // The old one ends before the new one binds.
         self.network = Network::start(self.config.clone()).unwrap();
         self.apply();
     }
