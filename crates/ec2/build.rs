@@ -38,8 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             index,
             "Entry {{ at: {at}, length: {}, facts: Facts {{ name: {:?}, vcpus: {}, cores: {}, \
              threads_per_core: {}, memory_mib: {}, burstable: {}, bare_metal: {}, \
-             architectures: {}, hypervisor: {:?}, ebs_optimized: {:?}, ena: {:?}, \
-             max_interfaces: {}, addresses_per_interface: {}, usage_classes: {} }} }},",
+             architectures: {}, ebs_optimized: {:?} }} }},",
             description.len(),
             text("/InstanceType"),
             number("/VCpuInfo/DefaultVCpus"),
@@ -49,12 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             flag("/BurstablePerformanceSupported"),
             flag("/BareMetal"),
             list("/ProcessorInfo/SupportedArchitectures"),
-            text("/Hypervisor"),
             text("/EbsInfo/EbsOptimizedSupport"),
-            text("/NetworkInfo/EnaSupport"),
-            number("/NetworkInfo/MaximumNetworkInterfaces"),
-            number("/NetworkInfo/Ipv4AddressesPerInterface"),
-            list("/SupportedUsageClasses"),
         )?;
     }
     index.push_str("];\n");

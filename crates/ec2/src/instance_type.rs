@@ -50,18 +50,8 @@ pub(crate) struct Facts {
     pub(crate) bare_metal: bool,
     /// `x86_64`, `arm64`, `i386`, …
     pub(crate) architectures: &'static [&'static str],
-    /// `nitro`, `xen`, or empty for bare metal.
-    pub(crate) hypervisor: &'static str,
     /// `default`, `supported` or `unsupported`.
     pub(crate) ebs_optimized: &'static str,
-    /// `required`, `supported` or `unsupported`.
-    pub(crate) ena: &'static str,
-    /// Most network interfaces.
-    pub(crate) max_interfaces: u32,
-    /// Most private IPv4 addresses of an interface.
-    pub(crate) addresses_per_interface: u32,
-    /// `on-demand`, `spot`, …
-    pub(crate) usage_classes: &'static [&'static str],
 }
 
 /// Where a type's description stands in [`DESCRIPTIONS`].
@@ -316,8 +306,7 @@ mod tests {
         let facts = find("t3.micro").unwrap();
         assert_eq!((facts.vcpus, facts.memory_mib, facts.burstable), (2, 1024, true));
         assert_eq!((facts.cores, facts.threads_per_core), (1, 2));
-        assert_eq!((facts.architectures, facts.hypervisor), (&["x86_64"][..], "nitro"));
-        assert_eq!((facts.max_interfaces, facts.addresses_per_interface), (2, 2));
+        assert_eq!(facts.architectures, ["x86_64"]);
         assert!(find("t3.gigantic").is_none());
     }
 

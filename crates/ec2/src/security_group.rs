@@ -421,3 +421,6 @@ fn is_used(call: &Call<'_>, id: &str) -> Result<bool, Error> {
         group.id != id && group.rules.iter().any(|rule| rule::refers_to(rule, id))
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! A region for unit tests: a store in memory, a clock that stands still, and a driver that does
+//! what a test tells it.
+
+use crate::{image, region};
+use base::Clock;
+use base::machine::{Console, Driver, Spec, State};
+use base::network::Plan;
+use service::{Call, Effect, Environment, Error, Identity};
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use store::Store;
+
+/// The account of the tests.
+pub(crate) const ACCOUNT: &str = "123456789012";
+
+/// 2026-11-21T10:00:23Z: when tests begin.
+const START: i64 = 1_795_255_223_000;
+
+/// Remembers what it was told; knows of machines what a test said.
+#[derive(Debug, Default)]
+pub(crate) struct FakeDriver {
+    states: Mutex<HashMap<String, State>>,
+    applied: Mutex<HashMap<String, Spec>>,
+    network: Mutex<Option<Plan>>,
+    has_network: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeDriver {
+    /// From now on the machine is in this state.
+    pub(crate) fn set(&self, id: &str, state: State) {
+        lock(&self.states).insert(id.to_owned(), state);
+    }
+
+    /// The last spec of a machine.
+    pub(crate) fn spec(&self, id: &str) -> Option<Spec> {
+        lock(&self.applied).get(id).cloned()
+    }
+
+    /// The last network plan.
+    pub(crate) fn network(&self) -> Option<Plan> {
+        lock(&self.network).clone()
+    }
+
+    /// From now on the driver has packets.
+    pub(crate) fn with_network(&self) {
+        self.has_network.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Driver for FakeDriver {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn apply(&self, spec: Spec) {
+        lock(&self.applied).insert(spec.id.clone(), spec);
+    }
+
+    fn state(&self, id: &str) -> State {
+        lock(&self.states).get(id).cloned().unwrap_or(State::Absent)
+    }
+
+    fn forget(&self, id: &str) {
+        lock(&self.states).remove(id);
+    }
+
+    fn console(&self, _: &str) -> io::Result<Option<Console>> {
+        Ok(None)
+    }
+
+    fn apply_network(&self, plan: Plan) {
+        *lock(&self.network) = Some(plan);
+    }
+
+    fn has_network(&self) -> bool {
+        self.has_network.load(Ordering::SeqCst)
+    }
+
+    fn listen(&self, _: Box<dyn Fn(&str) + Send + Sync>) {}
+}
+
+/// A region that is set up, with the built-in images.
+#[derive(Debug)]
+pub(crate) struct Region {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What it is told to run.
+    pub(crate) driver: Arc<FakeDriver>,
+    environment: Environment,
+    store: Arc<dyn Store>,
+    identity: Identity,
+    now: Arc<AtomicI64>,
+}
+
+impl Region {
+    /// us-east-1.
+    pub(crate) fn new() -> Self {
+        Self::named("us-east-1")
+    }
+
+    /// A region of this name.
+    pub(crate) fn named(name: &'static str) -> Self {
+        let driver = Arc::new(FakeDriver::default());
+        let now = Arc::new(AtomicI64::new(START));
+        let environment = Environment {
+            account_id: ACCOUNT.to_owned(),
+            public_pool: "203.0.113.0/24".parse().unwrap(),
+            driver: Arc::clone(&driver) as Arc<dyn Driver>,
+            clock: Clock::Manual(Arc::clone(&now)),
+        };
+        let region = Region {
+            name,
+            driver,
+            environment,
+            store: store::memory(),
+            identity: Identity::root(ACCOUNT),
+            now,
+        };
+        region
+            .run(|call| {
+                region::set_up(call)?;
+                image::sync(call, &image::built_in())
+            })
+            .unwrap();
+        region
+    }
+
+    /// Moves the clock on.
+    pub(crate) fn pass(&self, millis: i64) {
+        self.now.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// Runs `work` as one request: its writes are committed when it succeeds, then its effects
+    /// happen. Times that it asks to be woken at are left to the test.
+    pub(crate) fn run<T>(
+        &self,
+        work: impl FnOnce(&mut Call<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let snapshot = self.store.snapshot();
+        let mut call =
+            Call::new(&self.environment, snapshot, self.name, &self.identity, "request-1");
+        let answer = work(&mut call)?;
+        let (txn, effects) = call.into_parts()?;
+        let result = block_on(self.store.txn(txn)).unwrap();
+        assert!(result.succeeded, "a request alone cannot meet a conflict");
+        for effect in effects {
+            match effect {
+                Effect::Apply(spec) => self.driver.apply(*spec),
+                Effect::Forget(machine) => self.driver.forget(&machine),
+                Effect::Network(plan) => self.driver.apply_network(*plan),
+                Effect::Again(_) => {}
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The answer of a request that must succeed.
+    #[track_caller]
+    pub(crate) fn ok<I, O>(
+        &self,
+        handler: impl FnOnce(&mut Call<'_>, I) -> Result<O, Error>,
+        input: I,
+    ) -> O {
+        match self.run(|call| handler(call, input)) {
+            Ok(output) => output,
+            Err(error) => panic!("refused: {error}"),
+        }
+    }
+
+    /// Code and message of a request that must be refused.
+    #[track_caller]
+    pub(crate) fn refused<I, O>(
+        &self,
+        handler: impl FnOnce(&mut Call<'_>, I) -> Result<O, Error>,
+        input: I,
+    ) -> String {
+        match self.run(|call| handler(call, input)) {
+            Ok(_) => panic!("not refused"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// A filter of a request.
+pub(crate) fn filter(name: &str, values: &[&str]) -> model::ec2::Filter {
+    model::ec2::Filter {
+        name: Some(name.to_owned()),
+        values: Some(values.iter().map(|value| (*value).to_owned()).collect()),
+    }
+}
+
+/// A list of texts, as request members have it.
+pub(crate) fn list(items: &[&str]) -> Option<Vec<String>> {
+    Some(items.iter().map(|item| (*item).to_owned()).collect())
+}
