@@ -189,7 +189,10 @@ impl<'a> Service<'a> {
             "structure" if flag(body, "document") => "wire::Document".to_owned(),
             "structure" => type_name(shape),
             "list" => format!("Vec<{}>", self.rust_type(reference(body, "member")?)?),
-            "map" => format!("std::collections::BTreeMap<String, {}>", self.rust_type(reference(body, "value")?)?),
+            "map" => format!(
+                "std::collections::BTreeMap<String, {}>",
+                self.rust_type(reference(body, "value")?)?
+            ),
             other => bail!("{shape} is of unknown type {other}"),
         })
     }
@@ -216,9 +219,8 @@ impl<'a> Service<'a> {
         out.push_str(
             "//! Descriptions of the shapes, each under its own name.\n\n\
              #![allow(non_upper_case_globals)]\n\n\
-             use wire::schema::*;\n\npub mod operation;\n",
+             use wire::schema::*;\n",
         );
-        out = out.replace("\npub mod operation;\n", "");
         for (name, body) in self.shapes {
             let body = body.as_object().context("a shape is an object")?;
             out.push('\n');
@@ -296,8 +298,7 @@ impl<'a> Service<'a> {
         let target = text(body, "shape");
         let shape = self.shape(target)?;
         let mut out = format!("Member::new({name:?}, &{})", static_name(target));
-        if let at @ 1.. = text(body, "locationName").len() {
-            debug_assert!(at > 0);
+        if !text(body, "locationName").is_empty() {
             write!(out, ".at({:?})", text(body, "locationName"))?;
         }
         if !text(body, "queryName").is_empty() {

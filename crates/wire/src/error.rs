@@ -105,10 +105,9 @@ impl DecodeError {
             };
         }
         match self {
-            DecodeError::Malformed(why) => Error::new(
-                "MalformedQueryString",
-                format!("The query string is malformed: {why}."),
-            ),
+            DecodeError::Malformed(why) => {
+                Error::new("MalformedQueryString", format!("The query string is malformed: {why}."))
+            }
             DecodeError::MissingAction => {
                 Error::new("MissingAction", "The request must contain the parameter Action")
             }

@@ -50,11 +50,7 @@ pub trait Slot: Any {
     /// Shows the value, if there is one.
     fn put(&self, member: &'static Member, out: &mut dyn Encoder);
     /// Reads the value.
-    fn take(
-        &mut self,
-        member: &'static Member,
-        from: &mut dyn Decoder,
-    ) -> Result<(), DecodeError>;
+    fn take(&mut self, member: &'static Member, from: &mut dyn Decoder) -> Result<(), DecodeError>;
 }
 
 /// A member that no structure has.
@@ -173,11 +169,7 @@ impl<T: Value> Slot for Option<T> {
             value.encode(member, out);
         }
     }
-    fn take(
-        &mut self,
-        member: &'static Member,
-        from: &mut dyn Decoder,
-    ) -> Result<(), DecodeError> {
+    fn take(&mut self, member: &'static Member, from: &mut dyn Decoder) -> Result<(), DecodeError> {
         *self = Some(T::decode(member, from)?);
         Ok(())
     }

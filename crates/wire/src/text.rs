@@ -3,8 +3,8 @@
 
 use base::Timestamp;
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
 /// Appends a decimal integer.
 pub(crate) fn push_integer(out: &mut Vec<u8>, value: i64) {
@@ -183,10 +183,11 @@ pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
     if let Some(at) = Timestamp::parse_iso(text) {
         return Some(at);
     }
-    if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E')) {
-        if let Some(at) = text.parse::<f64>().ok().and_then(unix_seconds) {
-            return Some(at);
-        }
+    let is_number = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E');
+    if text.bytes().all(is_number)
+        && let Some(at) = text.parse::<f64>().ok().and_then(unix_seconds)
+    {
+        return Some(at);
     }
     if text.len() == 10 {
         return Timestamp::parse_iso(&format!("{text}T00:00:00Z"));

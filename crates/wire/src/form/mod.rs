@@ -12,7 +12,7 @@ mod write;
 pub use parse::Form;
 pub use write::encode;
 
-use crate::schema::{Kind, Member};
+use crate::schema::Member;
 
 /// The two ways to write a shape as a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +28,8 @@ impl FormStyle {
     fn segment(self, member: &Member) -> (&'static str, bool) {
         match self {
             FormStyle::Ec2 if !member.query_name.is_empty() => (member.query_name, false),
-            FormStyle::Ec2 => (member.wire_name(), !member.location_name.is_empty()),
-            FormStyle::Query => match member.target.kind {
-                Kind::List(item) if member.is_flattened() && !item.location_name.is_empty() => {
-                    (item.location_name, false)
-                }
-                _ => (member.wire_name(), false),
-            },
+            FormStyle::Ec2 => (member.wire_name(), true),
+            FormStyle::Query => (member.wire_name(), false),
         }
     }
 

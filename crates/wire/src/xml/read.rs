@@ -6,7 +6,7 @@
 
 use crate::schema::{Kind, Member, flag};
 use crate::shape::{Decoder, Shape, TakeEntry, TakeItem};
-use crate::xml::write::{item_name, map_names, xml_name};
+use crate::xml::write::{item_name, map_names};
 use crate::{DecodeError, Document, text};
 use base::Timestamp;
 use quick_xml::Reader;
@@ -130,6 +130,33 @@ impl<'a> XmlDecoder<'a> {
         XmlDecoder { nodes: vec![node], attribute: None }
     }
 
+    /// Reads the members of a structure, whatever the element is called.
+    pub fn read(&mut self, into: &mut dyn Shape) -> Result<(), DecodeError> {
+        let Some(&node) = self.nodes.last() else { return Ok(()) };
+        let here = self.at(Vec::new());
+        for (index, member) in into.schema().members().iter().enumerate() {
+            if member.has(flag::XML_ATTRIBUTE) {
+                let name = member.wire_name();
+                let found = node.attributes.iter().find(|(key, _)| key == name);
+                if let Some((_, value)) = found {
+                    self.attribute = Some(value);
+                    let result = into.decode(index, self);
+                    self.attribute = None;
+                    result?;
+                }
+                continue;
+            }
+            let name = member.wire_name();
+            let nodes: Vec<_> = node.children.iter().filter(|child| child.name == name).collect();
+            if !nodes.is_empty() {
+                self.at(nodes);
+                into.decode(index, self)?;
+            }
+        }
+        self.at(here);
+        Ok(())
+    }
+
     fn text(&self) -> &'a str {
         match self.attribute {
             Some(text) => text,
@@ -172,34 +199,8 @@ impl Decoder for XmlDecoder<'_> {
     fn document(&mut self, member: &'static Member) -> Result<Document, DecodeError> {
         Err(DecodeError::invalid(member, self.text()))
     }
-    fn structure(
-        &mut self,
-        member: &'static Member,
-        into: &mut dyn Shape,
-    ) -> Result<(), DecodeError> {
-        let Some(&node) = self.nodes.last() else { return Ok(()) };
-        let here = self.at(Vec::new());
-        for (index, member) in member.target.members().iter().enumerate() {
-            if member.has(flag::XML_ATTRIBUTE) {
-                let name = member.wire_name();
-                let found = node.attributes.iter().find(|(key, _)| key == name);
-                if let Some((_, value)) = found {
-                    self.attribute = Some(value);
-                    let result = into.decode(index, self);
-                    self.attribute = None;
-                    result?;
-                }
-                continue;
-            }
-            let name = xml_name(member);
-            let nodes: Vec<_> = node.children.iter().filter(|child| child.name == name).collect();
-            if !nodes.is_empty() {
-                self.at(nodes);
-                into.decode(index, self)?;
-            }
-        }
-        self.at(here);
-        Ok(())
+    fn structure(&mut self, _: &'static Member, into: &mut dyn Shape) -> Result<(), DecodeError> {
+        self.read(into)
     }
     fn list(
         &mut self,

@@ -79,7 +79,7 @@ impl XmlEncoder {
 
     fn name(&self, member: &'static Member) -> &'static str {
         match self.place {
-            Place::Structure => xml_name(member),
+            Place::Structure => member.wire_name(),
             Place::Item(name) | Place::Value(name) => name,
         }
     }
@@ -134,17 +134,6 @@ impl XmlEncoder {
 
 fn has_attributes(schema: &Type) -> bool {
     schema.members().iter().any(|member| member.has(flag::XML_ATTRIBUTE))
-}
-
-/// The element of a member of a structure. A flattened list is called like its items, if they have
-/// a name.
-pub(crate) fn xml_name(member: &'static Member) -> &'static str {
-    match member.target.kind {
-        Kind::List(item) if member.is_flattened() && !item.location_name.is_empty() => {
-            item.location_name
-        }
-        _ => member.wire_name(),
-    }
 }
 
 /// The names of a map's key and value elements.
