@@ -35,6 +35,8 @@ mod host;
 mod layout;
 pub mod names;
 mod namespace;
+#[cfg(test)]
+mod oracle;
 mod privilege;
 mod protocols;
 mod resolver;
