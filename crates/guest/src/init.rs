@@ -15,7 +15,7 @@ use crate::{network, sys, user_data};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -122,12 +122,9 @@ impl Children {
     fn restart(&mut self) {
         if self.restart_sshd.is_some_and(|time| time <= Instant::now()) {
             self.restart_sshd = None;
-            match network::sshd().spawn() {
-                Ok(child) => self.sshd = i32::try_from(child.id()).ok(),
-                Err(error) => {
-                    say(&format!("cannot start sshd: {error}"));
-                    self.restart_sshd = Some(Instant::now() + 10 * RESTART_PAUSE);
-                }
+            self.sshd = start("sshd", || exec(network::sshd()));
+            if self.sshd.is_none() {
+                self.restart_sshd = Some(Instant::now() + RESTART_PAUSE);
             }
         }
     }
@@ -145,6 +142,14 @@ fn start(name: &str, step: fn() -> i32) -> Option<i32> {
             None
         }
     }
+}
+
+/// Becomes a program. It must not be spawned from here: std hands down the signal mask, and a server
+/// whose SIGCHLD is blocked never learns that a session ended.
+fn exec(mut command: Command) -> i32 {
+    let error = command.exec();
+    say(&format!("cannot start {}: {error}", command.get_program().to_string_lossy()));
+    127
 }
 
 fn mount_all() {
@@ -172,24 +177,11 @@ fn mount_all() {
     if let Ok(console) = File::options().read(true).write(true).open("/dev/console") {
         let _ = sys::use_as_standard_streams(&console);
     }
-    // Anybody may ping.
-    let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
     // SAFETY: this process has one thread.
     unsafe {
         std::env::set_var("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         std::env::set_var("HOME", "/root");
         std::env::set_var("TERM", "linux");
-    }
-    run_local_hook();
-}
-
-/// People's own start-up commands, as in other systems: `/etc/rc.local`, if it can be executed.
-fn run_local_hook() {
-    let hook = Path::new("/etc/rc.local");
-    if hook.exists()
-        && let Err(error) = Command::new(hook).spawn()
-    {
-        say(&format!("cannot run {}: {error}", hook.display()));
     }
 }
 
