@@ -12,6 +12,8 @@ mod describe;
 mod lifecycle;
 mod monitor;
 mod status;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub(crate) use attribute::{MetadataWish, change_metadata_options};
 pub(crate) use describe::{View, reservation, to_model};
@@ -158,11 +160,7 @@ type Read = fn(&mut Call<'_>, &str) -> Result<Option<Arc<Instance>>, Error>;
 
 /// Every instance with one of these ids, in order and once, through `read`. One that does not
 /// exist fails the whole request, naming all that do not.
-fn find_all(
-    call: &mut Call<'_>,
-    ids: &[String],
-    read: Read,
-) -> Result<Vec<Arc<Instance>>, Error> {
+fn find_all(call: &mut Call<'_>, ids: &[String], read: Read) -> Result<Vec<Arc<Instance>>, Error> {
     if ids.len() > MAX_IDS {
         return Err(Error::invalid_parameter_value(format!(
             "The maximum number of instance IDs for this request is {MAX_IDS}"

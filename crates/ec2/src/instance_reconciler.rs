@@ -337,3 +337,6 @@ fn drive(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<(), 
     call.effect(Effect::Apply(Box::new(machine_plan::spec(&sources, wanted))));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,8 @@ pub struct Call<'a> {
     effects: Vec<Effect>,
     /// A record that has no JSON form: the transaction must not be committed without it.
     unwritable: Option<Error>,
+    /// What the caller is told although the transaction is committed.
+    partial: Option<Error>,
 }
 
 /// What happens after the transaction is durable. Only reconcilers stage effects.
@@ -112,6 +114,7 @@ impl<'a> Call<'a> {
             writes: BTreeMap::new(),
             effects: Vec::new(),
             unwritable: None,
+            partial: None,
         }
     }
 
@@ -214,6 +217,17 @@ impl<'a> Call<'a> {
     /// Stages an effect that happens after the commit.
     pub fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
+    }
+
+    /// Refuses the request with `error` after what is staged was committed: for the few operations
+    /// of AWS that report a failure and have done a part nevertheless.
+    pub fn refuse_partly(&mut self, error: Error) {
+        self.partial = Some(error);
+    }
+
+    /// The refusal of [`Call::refuse_partly`].
+    pub fn partial_refusal(&mut self) -> Option<Error> {
+        self.partial.take()
     }
 
     /// Whether nothing is staged.

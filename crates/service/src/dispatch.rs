@@ -408,6 +408,12 @@ impl Dispatcher {
             if inspection.dry_run {
                 return Err(dry_run());
             }
+            if let Some(refusal) = call.partial_refusal() {
+                if call.is_read_only() || self.commit(call).await? {
+                    return Err(refusal);
+                }
+                continue;
+            }
             let tail = protocol::encode(served.model, operation.model, output.as_ref());
             if let Some(key) = &token_key {
                 let expires = call.now.plus_millis(TOKEN_LIFE_MILLIS);

@@ -14,7 +14,7 @@ pub const MAX_OPS: usize = 8_192;
 
 /// The most bytes, keys and values together, of one transaction; etcd's `--max-request-bytes`
 /// (its default is 1.5 MiB).
-pub const MAX_TXN_BYTES: usize = 4 << 20;
+pub const MAX_TXN_BYTES: usize = 16 << 20;
 
 /// A condition on one key. All conditions of a transaction are judged at the same instant.
 #[derive(Clone, Debug, PartialEq, Eq)]

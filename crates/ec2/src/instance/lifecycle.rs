@@ -32,7 +32,7 @@ fn user_shutdown() -> Option<StateReason> {
     })
 }
 
-pub(super) fn start_instances(
+pub(crate) fn start_instances(
     call: &mut Call<'_>,
     input: api::StartInstancesRequest,
 ) -> Result<api::StartInstancesResult, Error> {
@@ -86,7 +86,7 @@ fn assign_public_address(
     Ok(address)
 }
 
-pub(super) fn stop_instances(
+pub(crate) fn stop_instances(
     call: &mut Call<'_>,
     input: api::StopInstancesRequest,
 ) -> Result<api::StopInstancesResult, Error> {
@@ -148,7 +148,7 @@ pub(super) fn stop_instances(
     Ok(api::StopInstancesResult { stopping_instances: Some(changes) })
 }
 
-pub(super) fn reboot_instances(
+pub(crate) fn reboot_instances(
     call: &mut Call<'_>,
     input: api::RebootInstancesRequest,
 ) -> Result<wire::Empty, Error> {
@@ -174,7 +174,7 @@ pub(super) fn reboot_instances(
     Ok(wire::Empty)
 }
 
-pub(super) fn terminate_instances(
+pub(crate) fn terminate_instances(
     call: &mut Call<'_>,
     input: api::TerminateInstancesRequest,
 ) -> Result<api::TerminateInstancesResult, Error> {
@@ -213,9 +213,9 @@ pub(super) fn terminate_instances(
         ending.reachable = None;
         put(call, ending);
     }
-    match refusal {
-        // Instances of other zones are terminated although the request fails.
-        Some(refusal) => Err(refusal),
-        None => Ok(api::TerminateInstancesResult { terminating_instances: Some(changes) }),
+    // Instances of other zones are terminated although the request fails (EC2 API Reference).
+    if let Some(refusal) = refusal {
+        call.refuse_partly(refusal);
     }
+    Ok(api::TerminateInstancesResult { terminating_instances: Some(changes) })
 }

@@ -1,0 +1,237 @@
+//! Plays the scripts `tests/plans/instance-*.txt`: the handlers, the reconciler and its records
+//! together, with machines that do what the script says. `GUREUM_BLESS=1` writes the output that it
+//! finds; read the difference before you commit it.
+
+use super::*;
+use crate::instance;
+use crate::launch::run_instances;
+use crate::testing::{ACCOUNT, Region};
+use base::machine::Wanted;
+use model::ec2 as api;
+use std::fmt::Write as _;
+use std::path::Path;
+
+#[test]
+fn scripts() {
+    let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/plans");
+    let mut played = 0;
+    for entry in std::fs::read_dir(plans).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !(name.starts_with("instance-") && name.ends_with(".txt")) {
+            continue;
+        }
+        played += 1;
+        let script = std::fs::read_to_string(&path).unwrap();
+        let output = play(&script);
+        if std::env::var_os("GUREUM_BLESS").is_some() {
+            std::fs::write(&path, &output).unwrap();
+            continue;
+        }
+        for (number, (now, then)) in output.lines().zip(script.lines()).enumerate() {
+            assert_eq!(now, then, "{name}:{}; GUREUM_BLESS=1 accepts it", number + 1);
+        }
+        assert_eq!(output.lines().count(), script.lines().count(), "{name}: lines are missing");
+    }
+    assert!(played > 0, "no scripts");
+}
+
+/// The script with what happens now below each of its commands.
+fn play(script: &str) -> String {
+    let region = Region::new();
+    let mut id = String::new();
+    let mut output = String::new();
+    for line in script.lines() {
+        if line.starts_with(' ') {
+            continue;
+        }
+        writeln!(output, "{line}").unwrap();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match command(&region, &mut id, line) {
+            Ok(()) => {
+                let transactions = reconcile(&region, &id);
+                output.push_str(&describe(&region, &id, transactions));
+            }
+            Err(error) => {
+                writeln!(output, "    refused: {}", error.to_string().replace(&id, "ID")).unwrap()
+            }
+        }
+    }
+    output
+}
+
+fn command(region: &Region, id: &mut String, line: &str) -> Result<(), Error> {
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let ids = || Some(vec![id.clone()]);
+    match verb {
+        "run-instances" => {
+            let request = request(region, rest);
+            let answer = region.run(|call| run_instances(call, request))?;
+            let instance = answer.instances.unwrap_or_default().pop().unwrap();
+            assert_eq!(instance.state.unwrap().name.as_deref(), Some("pending"));
+            *id = instance.instance_id.unwrap();
+        }
+        "start-instances" => {
+            let input = api::StartInstancesRequest { instance_ids: ids(), ..Default::default() };
+            region.run(|call| instance::tests::start(call, input))?;
+        }
+        "stop-instances" => {
+            let input = api::StopInstancesRequest {
+                instance_ids: ids(),
+                force: Some(rest == "force"),
+                ..Default::default()
+            };
+            region.run(|call| instance::tests::stop(call, input))?;
+        }
+        "reboot-instances" => {
+            let input = api::RebootInstancesRequest { instance_ids: ids(), ..Default::default() };
+            region.run(|call| instance::tests::reboot(call, input))?;
+        }
+        "terminate-instances" => {
+            let input =
+                api::TerminateInstancesRequest { instance_ids: ids(), ..Default::default() };
+            region.run(|call| instance::tests::terminate(call, input))?;
+        }
+        "machine" => region.driver.set(id, machine(rest)),
+        "minutes" => region.pass(rest.parse::<i64>().unwrap() * 60_000),
+        "erase" => region.run(|call| {
+            call.delete(&work(id));
+            Ok(())
+        })?,
+        _ => panic!("unknown command: {line}"),
+    }
+    Ok(())
+}
+
+fn request(region: &Region, words: &str) -> api::RunInstancesRequest {
+    let mut request = instance::tests::request(region);
+    for word in words.split_whitespace() {
+        match word {
+            "terminate-on-shutdown" => {
+                request.instance_initiated_shutdown_behavior = Some("terminate".to_owned());
+            }
+            "keep-interface" => {
+                request.network_interfaces =
+                    Some(vec![api::InstanceNetworkInterfaceSpecification {
+                        device_index: Some(0),
+                        delete_on_termination: Some(false),
+                        ..Default::default()
+                    }]);
+            }
+            "data-volume" => {
+                request.block_device_mappings = Some(vec![api::BlockDeviceMapping {
+                    device_name: Some("/dev/sdf".to_owned()),
+                    ebs: Some(api::EbsBlockDevice { volume_size: Some(1), ..Default::default() }),
+                    ..Default::default()
+                }]);
+            }
+            _ => panic!("unknown word: {word}"),
+        }
+    }
+    request
+}
+
+/// `absent`, `launching N`, `running N REBOOTS [up|down]`, `off N`, `stopped N`, `died N TEXT`,
+/// `failed N TEXT` or `gone`.
+fn machine(text: &str) -> State {
+    let mut words = text.splitn(4, ' ');
+    let verb = words.next().unwrap();
+    let start = words.next().map_or(0, |word| word.parse().unwrap());
+    let mut rest = || words.next().unwrap_or_default().to_owned();
+    let exited = |cause| State::Exited { start, cause };
+    match verb {
+        "absent" => State::Absent,
+        "launching" => State::Launching { start },
+        "running" => {
+            let reboots = rest().parse().unwrap();
+            let reachable = match rest().as_str() {
+                "" => None,
+                verdict => Some(verdict == "up"),
+            };
+            State::Running { start, reboots, reachable }
+        }
+        "off" => exited(ExitCause::GuestShutdown),
+        "stopped" => exited(ExitCause::Requested),
+        "died" => exited(ExitCause::Died(format!("{} {}", rest(), rest()))),
+        "failed" => State::Failed { start, message: format!("{} {}", rest(), rest()) },
+        "gone" => State::Gone,
+        _ => panic!("unknown machine: {text}"),
+    }
+}
+
+fn work(id: &str) -> String {
+    key::of("us-east-1", key::INSTANCE, ACCOUNT, id)
+}
+
+/// Runs the reconciler until it writes nothing; how often it wrote.
+fn reconcile(region: &Region, id: &str) -> usize {
+    for transactions in 0..10 {
+        let wrote = region.run(|call| {
+            run(call, &work(id))?;
+            Ok(!call.is_read_only())
+        });
+        if !wrote.unwrap() {
+            return transactions;
+        }
+    }
+    panic!("the reconciler does not come to rest");
+}
+
+fn describe(region: &Region, id: &str, transactions: usize) -> String {
+    let mut output = String::new();
+    let mut say = |what: &str, text: String| writeln!(output, "    {what}: {text}").unwrap();
+    let instance = region.run(|call| call.peek::<Instance>(&work(id))).unwrap();
+    if let Some(instance) = &instance {
+        let check = match instance.reachable {
+            None => "",
+            Some(true) => ", check ok",
+            Some(false) => ", check impaired",
+        };
+        say("instance", format!("{}{check}", instance.state.name()));
+        if let Some(reason) = &instance.state_reason {
+            say("reason", reason.message.clone());
+        }
+        if !instance.transition_reason.is_empty() {
+            say("transition", instance.transition_reason.clone());
+        }
+        let public = instance.public_ip.is_some();
+        let interface = region
+            .run(|call| {
+                let id = &instance.interface_id;
+                call.peek::<Interface>(&key::of("us-east-1", key::INTERFACE, ACCOUNT, id))
+            })
+            .unwrap();
+        if let Some(interface) = interface {
+            assert_eq!(interface.public_ip, instance.public_ip);
+            assert_eq!(interface.private_ip, instance.private_ip);
+        }
+        assert!(!public || instance.wants_public_ip);
+    }
+    let count = |prefix: &str| region.run(|call| Ok(call.snapshot().scan(prefix).count())).unwrap();
+    let of_kind = |kind| count(&key::of("us-east-1", kind, ACCOUNT, ""));
+    let kept = [
+        ("interface", of_kind(key::INTERFACE)),
+        ("volume", of_kind(key::VOLUME)),
+        ("private address", of_kind(key::PRIVATE_ADDRESS)),
+        ("public address", count("/public-address/")),
+    ];
+    let kept: Vec<String> = kept
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    say("records", if kept.is_empty() { "none".to_owned() } else { kept.join(", ") });
+    if let Some(spec) = region.driver.spec(id) {
+        let wanted = match spec.wanted {
+            Wanted::Running { start, reboots } => format!("run, start {start}, reboots {reboots}"),
+            Wanted::Stopped { force: false } => "stop".to_owned(),
+            Wanted::Stopped { force: true } => "stop by force".to_owned(),
+            Wanted::Terminated => "be gone".to_owned(),
+        };
+        say("machine was told", wanted);
+    }
+    say("transactions", transactions.to_string());
+    output
+}
