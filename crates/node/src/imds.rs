@@ -197,3 +197,91 @@ fn http(answer: Answer) -> hyper::Response<Full<Bytes>> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::machine::{Metadata, Wanted};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn subject() -> Subject {
+        let mut metadata =
+            Metadata { enabled: true, tokens_required: true, hop_limit: 1, ..Metadata::default() };
+        metadata.leaves.insert("meta-data/instance-id".to_owned(), "i-1".to_owned());
+        let spec = Spec {
+            id: "i-1".to_owned(),
+            region: "us-east-1".to_owned(),
+            wanted: Wanted::Running { start: 1, reboots: 0 },
+            image: "micro".to_owned(),
+            vcpus: 1,
+            memory_mib: 512,
+            volumes: Vec::new(),
+            interfaces: Vec::new(),
+            metadata,
+        };
+        Subject { spec: Arc::new(spec), token_key: new_token_key().to_vec() }
+    }
+
+    /// Sends a request and returns head and body of its answer.
+    async fn ask(stream: &mut TcpStream, request: &str) -> (String, String) {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        loop {
+            let mut bytes = [0; 4096];
+            let count = stream.read(&mut bytes).await.unwrap();
+            text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if body.len() == length.unwrap().parse::<usize>().unwrap() {
+                    return (head.to_owned(), body.to_owned());
+                }
+            }
+            assert!(count > 0, "the answer ended early: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn over_http() {
+        let data = tempfile::tempdir().unwrap();
+        let signer = Arc::new(identity::Signer::open(data.path()).unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let subject = subject();
+        let find = move |peer: Ipv4Addr| (peer == Ipv4Addr::LOCALHOST).then(|| subject.clone());
+        let server = tokio::spawn(serve(listener, find, signer));
+
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let get = "GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: x\r\n";
+        let (head, _) = ask(&mut stream, &format!("{get}\r\n")).await;
+        assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+        let put = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\
+                   X-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+        let (head, token) = ask(&mut stream, put).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("x-aws-ec2-metadata-token-ttl-seconds: 60"), "{head}");
+        let with_token = format!("{get}X-aws-ec2-metadata-token: {token}\r\n");
+        let (head, body) = ask(&mut stream, &format!("{with_token}\r\n")).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("server: EC2ws"), "{head}");
+        assert_eq!(body, "i-1");
+        let twice = format!("{with_token}X-aws-ec2-metadata-token: {token}\r\n\r\n");
+        assert!(ask(&mut stream, &twice).await.0.starts_with("HTTP/1.1 401 "));
+
+        // Another address is nobody.
+        let from = tokio::net::TcpSocket::new_v4().unwrap();
+        from.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stranger = from.connect(address).await.unwrap();
+        let (head, _) = ask(&mut stranger, &format!("{get}\r\n")).await;
+        assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+
+        // A machine that hoards connections gets no more; others do.
+        let mut hoard = Vec::new();
+        for _ in 1..CONNECTIONS {
+            hoard.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut surplus = TcpStream::connect(address).await.unwrap();
+        assert_eq!(surplus.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+        assert!(ask(&mut stranger, &format!("{get}\r\n")).await.0.starts_with("HTTP/1.1 404 "));
+        server.abort();
+    }
+}

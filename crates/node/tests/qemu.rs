@@ -1,5 +1,5 @@
 //! The qemu driver with real machines, without a network: a Debian cloud kernel and an initrd of
-//! busybox. Needs root; runs when GUREUM_PRIVILEGED_TESTS=1. Four short boots in all.
+//! busybox. Needs root; runs when GUREUM_PRIVILEGED_TESTS=1. Five short boots in all.
 
 use base::image::{Boot, Manifest};
 use base::machine::{Driver as _, ExitCause, Metadata, Spec, State, Volume, Wanted};
@@ -38,6 +38,7 @@ for disk in vda vdb; do
 done
 echo "MARKER content=$(head -c 5 /dev/vda)"
 echo "MARKER up"
+case "$(cat /proc/cmdline)" in *gureum.fill*) dd if=/dev/zero of=/dev/vdb bs=1M; echo MARKER filled;; esac
 exec sleep 1000000
 "#;
 
@@ -48,8 +49,11 @@ fn run(program: &str, arguments: &[&str], directory: &Path) {
 
 /// A directory with `vmlinuz` and `initrd`, made once and kept beside cargo's output.
 fn kernel() -> PathBuf {
+    // Tests of one process share it; it is made again when its script changes.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap();
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("test-kernel");
-    if cache.join("initrd").exists() {
+    if fs::read_to_string(cache.join("init")).is_ok_and(|made| made == INIT) {
         return cache;
     }
     let work = tempfile::tempdir().unwrap();
@@ -70,6 +74,7 @@ fn kernel() -> PathBuf {
     run("sh", &["-c", "cp package/boot/vmlinuz-* kernel"], here);
     fs::copy(here.join("kernel"), cache.join("vmlinuz")).unwrap();
     fs::copy(here.join("initrd.gz"), cache.join("initrd")).unwrap();
+    fs::write(cache.join("init"), INIT).unwrap();
     cache
 }
 
@@ -364,7 +369,7 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     };
     fails("absent", "gureum image build absent").await;
     fs::rename(images.join("test/vmlinuz"), images.join("test/moved")).unwrap();
-    fails("test", "vmlinuz: No such file").await;
+    fails("test", "(its file \"vmlinuz\" is missing): build or import it again").await;
     fs::write(images.join("test/vmlinuz"), "this is no kernel").unwrap();
     fails("test", "status 1").await;
     fs::write(images.join("test/disk.raw"), "").unwrap();
@@ -372,4 +377,62 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     driver.apply(spec("test", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
     assert!(node.files("machines").is_empty());
+}
+
+/// A small file system of its own, taken away with the test.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: PathBuf) -> Small {
+        fs::create_dir_all(&path).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", path.to_str().unwrap()], &path);
+        Small(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("umount", &["-l", self.0.to_str().unwrap()], Path::new("/"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    let small = Small::mount(node.data());
+    image(&node.images(), "fill", "gureum.fill");
+    let driver = node.start();
+
+    // There is no room for a volume.
+    let stuffing = node.data().join("stuffing");
+    let status = Command::new("dd")
+        .args(["if=/dev/zero", "bs=64k", "status=none"])
+        .arg(format!("of={}", stuffing.display()))
+        .stderr(std::process::Stdio::null())
+        .status();
+    assert!(!status.unwrap().success(), "it must run into the end");
+    driver.apply(spec("fill", RUN));
+    let failed = until_state(&driver, has_ended).await;
+    let full = |how: &str| how.contains("full") && how.contains("free space");
+    assert!(matches!(&failed, State::Failed { message, .. } if full(message)), "{failed:?}");
+    assert!(node.files("volumes").is_empty());
+
+    // There is room to start, but not for what the guest writes.
+    fs::remove_file(stuffing).unwrap();
+    driver.apply(spec("fill", Wanted::Running { start: 2, reboots: 0 }));
+    until_state(&driver, is_running).await;
+    let died = until_state(&driver, has_ended).await;
+    assert!(
+        matches!(&died, State::Exited { cause: ExitCause::Died(how), .. } if full(how)),
+        "{died:?}"
+    );
+    assert!(!node.console().contains("MARKER filled"));
+    driver.apply(spec("fill", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+    drop(driver);
+    drop(node);
+    drop(small);
 }

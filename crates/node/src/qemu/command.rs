@@ -179,7 +179,6 @@ fn add_disks(all: &mut Arguments, line: &Line<'_>) {
             "driver": "qcow2",
             "node-name": format!("vol{index}"),
             "discard": "unmap",
-            "detect-zeroes": "unmap",
             "file": { "driver": "file", "filename": volume_path(&volume.id), "discard": "unmap" },
         });
         if let Some(backing) = backing {

@@ -5,6 +5,7 @@
 //!               console.log   serial output; its old part is punched out
 //!               qemu.log      QEMU's own words since the last launch
 //!               qmp.sock      monitor
+//!               kernel, initrd  links to what it boots by
 //! consoles/<id>.<millis>.log  consoles of terminated machines, for an hour of the region's clock
 //! ```
 
@@ -40,6 +41,9 @@ pub(crate) struct Record {
     pub(crate) start: u32,
     /// Reboots done since launch.
     pub(crate) reboots: u32,
+    /// What it boots by, in its directory; `None` before its first launch.
+    #[serde(default)]
+    pub(crate) boot: Option<base::image::Boot>,
     /// What became of it.
     pub(crate) stage: Stage,
 }
@@ -245,7 +249,15 @@ mod tests {
     use super::*;
 
     fn record(stage: Stage) -> Record {
-        Record { v: 1, user: 7, token_key: "a2V5".to_owned(), start: 3, reboots: 2, stage }
+        Record {
+            v: 1,
+            user: 7,
+            token_key: "a2V5".to_owned(),
+            start: 3,
+            reboots: 2,
+            boot: None,
+            stage,
+        }
     }
 
     #[test]

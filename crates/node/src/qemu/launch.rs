@@ -55,6 +55,7 @@ pub(crate) fn start(
     spec: &Spec,
     directory: &Directory,
     engine: command::Engine,
+    boot: &Boot,
     made: &[disk::Made],
     user: u32,
 ) -> Result<Process, String> {
@@ -62,27 +63,27 @@ pub(crate) fn start(
         let what = what.to_owned();
         move |error: io::Error| format!("{what}: {error}")
     };
-    let image = disk::Image::open(&shared.images_dir, &spec.image).map_err(|e| e.to_string())?;
     let mut inherit: Vec<OwnedFd> = Vec::new();
     let mut pass = |descriptor: OwnedFd| {
         let number = descriptor.as_raw_fd();
         inherit.push(descriptor);
         number
     };
-    let kernel = match &image.manifest.boot {
+    let here = directory.path();
+    let kernel = match boot {
         Boot::Firmware => None,
         Boot::Kernel { kernel, initrd, command_line } => Some(Kernel {
-            kernel: pass(image.open_file(kernel).map_err(failed(kernel))?.into()),
-            initrd: pass(image.open_file(initrd).map_err(failed(initrd))?.into()),
+            kernel: pass(disk::open_public(&here.join(kernel)).map_err(failed(kernel))?.into()),
+            initrd: pass(disk::open_public(&here.join(initrd)).map_err(failed(initrd))?.into()),
             command_line,
         }),
     };
     let mut backing = Vec::new();
     for made in made {
-        backing.push(match &made.image {
-            Some(image) => Some(Backing {
-                disk: pass(image.open_disk().map_err(failed("the image's disk"))?.into()),
-                format: &image.manifest.disk_format,
+        backing.push(match &made.base {
+            Some((base, format)) => Some(Backing {
+                disk: pass(File::open(base).map_err(failed("the image's disk"))?.into()),
+                format,
             }),
             None => None,
         });

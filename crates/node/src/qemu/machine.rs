@@ -182,7 +182,11 @@ impl Machine {
                     self.up = Some(Up::new(process, None, self.shared.network.is_some()));
                 }
                 Ok(None) => {
-                    let how = "the QEMU process ended while no daemon was watching it";
+                    let same_boot = process::boot_id().is_ok_and(|id| id == identity.boot_id);
+                    let how = match same_boot {
+                        true => "the QEMU process ended while no daemon was watching it",
+                        false => "the host was restarted",
+                    };
                     record.stage = Stage::Exited(ExitCause::Died(how.to_owned()));
                     self.keep(&record);
                 }
@@ -556,9 +560,7 @@ impl Machine {
         let directory = self.directory.clone();
         let now = self.shared.clock.now();
         let removed = blocking(move || {
-            for volume in volumes {
-                disk::delete(&data_dir, &volume)?;
-            }
+            disk::delete(&data_dir, &volumes)?;
             directory.bury(now)
         });
         match removed.await {
@@ -585,6 +587,7 @@ impl Machine {
                 token_key: BASE64.encode(crate::imds::new_token_key()),
                 start,
                 reboots,
+                boot: None,
                 stage: Stage::Launching,
             },
         };
@@ -602,10 +605,12 @@ impl Machine {
             Err(message) => {
                 tracing::error!(id = self.handle.id, start, message, "the launch failed");
                 record.stage = Stage::Failed(message);
-                for volume in new_volumes {
-                    if let Err(error) = disk::delete(&self.shared.data_dir, &volume) {
-                        tracing::error!(volume, %error, "a half-made volume stays behind");
-                    }
+                if !new_volumes.is_empty() {
+                    // Nothing depends on it yet; another start may find a better image.
+                    record.boot = None;
+                }
+                if let Err(error) = disk::delete(&self.shared.data_dir, &new_volumes) {
+                    tracing::error!(?new_volumes, %error, "new volumes stay behind");
                 }
                 self.keep(&record);
             }
@@ -631,7 +636,7 @@ impl Machine {
         let launching = record.clone();
         blocking(move || directory.create(user).and_then(|()| directory.write(&launching)))
             .await
-            .map_err(|error| format!("{}: {error}", self.directory.path().display()))?;
+            .map_err(|error| explain(&self.directory, &error))?;
         let (shared_too, spec_too) = (Arc::clone(shared), Arc::clone(spec));
         let disks = tokio::task::spawn_blocking(move || make_disks(&shared_too, &spec_too, user));
         let (made, problem) = disks.await.map_err(|error| error.to_string())?;
@@ -639,6 +644,17 @@ impl Machine {
         if let Some(problem) = problem {
             return Err(problem.to_string());
         }
+        let boot = match &record.boot {
+            Some(boot) => boot.clone(),
+            None => {
+                let (images, key) = (shared.images_dir.clone(), spec.image.clone());
+                let machine = self.directory.path().to_owned();
+                let pin = move || disk::pin_boot(&images, &key, &machine);
+                let pinned = tokio::task::spawn_blocking(pin).await;
+                pinned.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?
+            }
+        };
+        record.boot = Some(boot.clone());
         if let Some(network) = &shared.network {
             let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
             network.holds(&interfaces).await?;
@@ -650,14 +666,14 @@ impl Machine {
         let directory = self.directory.clone();
         let starting = tokio::task::spawn_blocking(move || {
             let made = made.into_iter().map(|(_, made)| made).collect::<Vec<_>>();
-            start(&shared_too, &spec_too, &directory, engine, &made, user)
+            start(&shared_too, &spec_too, &directory, engine, &boot, &made, user)
         });
         let mut process = starting.await.map_err(|error| error.to_string())??;
         record.stage = Stage::Up(process.identity.clone());
         let (directory, running) = (self.directory.clone(), record.clone());
         let recorded = blocking(move || directory.write(&running)).await;
         let connected = match recorded {
-            Err(error) => Err(format!("{}: {error}", self.directory.path().display())),
+            Err(error) => Err(explain(&self.directory, &error)),
             Ok(()) => tokio::select! {
                 how = process.ended() => {
                     return Err(format!("{how}: {}", self.directory.last_words()));
@@ -682,6 +698,20 @@ impl Machine {
                 Err(format!("{why}: {}", self.directory.last_words()))
             }
         }
+    }
+}
+
+/// Says what is wrong with a machine's directory, and what to do where that is known.
+fn explain(directory: &Directory, error: &io::Error) -> String {
+    let path = directory.path().display();
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            format!(
+                "the disk that holds {path} is full; free space there and start the instance again"
+            )
+        }
+        io::ErrorKind::PermissionDenied => format!("{path}: {error}; run gureum as root"),
+        _ => format!("{path}: {error}"),
     }
 }
 
