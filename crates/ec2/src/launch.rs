@@ -200,8 +200,8 @@ pub(crate) fn run_instances(
                 instances.push(instance::to_model(&view));
             }
             // As many as there are addresses for, if that is enough for the caller.
-            Err(error) if index < least || error.status >= 500 => return Err(error),
-            Err(_) => break,
+            Err(error) if index >= least && error.code.starts_with("Insufficient") => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(instance::reservation(call.account(), &plan.reservation_id, instances))
