@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let source = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?)
-        .join("../../data/instance-types.json.gz");
+    let source =
+        PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../data/instance-types.json.gz");
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-changed=build.rs");
     let mut text = String::new();

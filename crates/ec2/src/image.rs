@@ -66,7 +66,11 @@ pub fn built_in() -> Vec<Manifest> {
             size_gib: 1,
             owner_id: None,
             owner_alias: None,
-            ..manifest("micro", "gureum-micro-x86_64", "BusyBox on Debian's cloud kernel (simulated)")
+            ..manifest(
+                "micro",
+                "gureum-micro-x86_64",
+                "BusyBox on Debian's cloud kernel (simulated)",
+            )
         },
         Manifest {
             owner_id: Some(DEBIAN.to_owned()),
@@ -178,10 +182,11 @@ pub fn sync(call: &mut Call<'_>, manifests: &[Manifest]) -> Result<(), Error> {
 /// `InvalidAMIID.Malformed`, `InvalidAMIID.NotFound`.
 pub(crate) fn find(call: &mut Call<'_>, id: &str) -> Result<Arc<Image>, Error> {
     check_id(id)?;
-    let found =
-        call.snapshot().scan(&prefix(call.region)).find(|kv| kv.key().ends_with(id)).map(|kv| {
-            kv.key().to_owned()
-        });
+    let found = call
+        .snapshot()
+        .scan(&prefix(call.region))
+        .find(|kv| kv.key().ends_with(id))
+        .map(|kv| kv.key().to_owned());
     let image = match found {
         Some(record_key) => call.get::<Image>(&record_key)?,
         None => None,
@@ -357,5 +362,124 @@ fn to_model(image: &Image) -> api::Image {
         usage_operation: text("RunInstances"),
         virtualization_type: text("hvm"),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ACCOUNT, Region, filter, list};
+
+    fn names(region: &Region, input: api::DescribeImagesRequest) -> Vec<String> {
+        let images = region.ok(describe_images, input).images.unwrap();
+        let mut names: Vec<String> = images.into_iter().filter_map(|image| image.name).collect();
+        names.sort();
+        names
+    }
+
+    fn owned_by(owners: &[&str]) -> api::DescribeImagesRequest {
+        api::DescribeImagesRequest { owners: list(owners), ..Default::default() }
+    }
+
+    #[test]
+    fn the_names_that_people_search_for_are_found() {
+        let region = Region::new();
+        for (owner, pattern) in [
+            ("amazon", "amzn2-ami-hvm-*-x86_64-gp2"),
+            ("137112412989", "al2023-ami-2023*-x86_64"),
+            ("136693071363", "debian-12-amd64-*"),
+            ("self", "gureum-micro-*"),
+        ] {
+            let input = api::DescribeImagesRequest {
+                filters: Some(vec![
+                    filter("name", &[pattern]),
+                    filter("architecture", &["x86_64"]),
+                    filter("state", &["available"]),
+                    filter("root-device-type", &["ebs"]),
+                    filter("virtualization-type", &["hvm"]),
+                ]),
+                ..owned_by(&[owner])
+            };
+            assert_eq!(names(&region, input).len(), 1, "{owner} {pattern}");
+        }
+        assert_eq!(names(&region, owned_by(&["self"])), ["gureum-micro-x86_64"]);
+        assert_eq!(names(&region, owned_by(&["amazon"])).len(), 2);
+        let public =
+            api::DescribeImagesRequest { executable_users: list(&["all"]), ..Default::default() };
+        assert_eq!(names(&region, public).len(), 3);
+    }
+
+    #[test]
+    fn ids_depend_on_region_and_name_alone() {
+        let manifests = built_in();
+        let ids = |region: &str| -> Vec<String> {
+            publish(&manifests, region, ACCOUNT).into_iter().map(|image| image.id).collect()
+        };
+        assert_eq!(ids("us-east-1"), ids("us-east-1"));
+        assert!(ids("us-east-1").iter().all(|id| base::id::is_valid("ami", id)));
+        let mut all = [ids("us-east-1"), ids("eu-west-1")].concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8);
+        // A change of these ids breaks people's scripts.
+        assert_eq!(ami_id("us-east-1", "gureum-micro-x86_64"), "ami-9029ff5d3bacb65ae");
+    }
+
+    #[test]
+    fn one_manifest_may_have_many_names() {
+        let mut manifest = built_in().remove(0);
+        manifest.also_named = vec!["second".to_owned()];
+        let images = publish(&[manifest], "us-east-1", ACCOUNT);
+        assert_eq!(
+            images.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(),
+            ["gureum-micro-x86_64", "second"]
+        );
+        assert_ne!(images[0].snapshot_id, images[1].snapshot_id);
+        assert_eq!(images[0].key, images[1].key);
+    }
+
+    #[test]
+    fn publishing_follows_the_manifests_and_keeps_tags() {
+        let region = Region::new();
+        let mut manifests = built_in();
+        region
+            .run(|call| {
+                sync(call, &manifests)?;
+                assert!(call.is_read_only(), "nothing to do");
+                Ok(())
+            })
+            .unwrap();
+        let id = ami_id("us-east-1", &manifests[0].name);
+        region
+            .run(|call| {
+                let mut image = Image::clone(&*find(call, &id)?);
+                image.tags.insert("a".to_owned(), "b".to_owned());
+                let record_key = key_of("us-east-1", &image);
+                call.put(&record_key, image);
+                Ok(())
+            })
+            .unwrap();
+        manifests[0].size_gib = 3;
+        manifests.truncate(1);
+        region.run(|call| sync(call, &manifests)).unwrap();
+        let image = region.run(|call| find(call, &id)).unwrap();
+        assert_eq!((image.size_gib, image.tags.len()), (3, 1));
+        assert_eq!(names(&region, api::DescribeImagesRequest::default()).len(), 1);
+    }
+
+    #[test]
+    fn unknown_images_are_named() {
+        let region = Region::new();
+        let id = "ami-00000000000000000";
+        let error = region.run(|call| find(call, id)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "InvalidAMIID.NotFound: The image id '[ami-00000000000000000]' does not exist"
+        );
+        let input = api::DescribeImagesRequest { image_ids: list(&["x"]), ..Default::default() };
+        assert_eq!(
+            region.refused(describe_images, input),
+            "InvalidAMIID.Malformed: Invalid id: \"x\" (expecting \"ami-...\")"
+        );
     }
 }

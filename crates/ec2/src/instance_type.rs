@@ -211,8 +211,7 @@ fn describe_instance_types(
         }
     }
     let limit = input.max_results.unwrap_or(PAGE);
-    let page =
-        page(found, |e| e.facts.name, Some(limit), input.next_token.as_deref(), 5..=PAGE)?;
+    let page = page(found, |e| e.facts.name, Some(limit), input.next_token.as_deref(), 5..=PAGE)?;
     let types = page
         .items
         .into_iter()
@@ -280,8 +279,7 @@ fn describe_instance_type_offerings(
     offerings.sort_by(|a, b| a.place.cmp(&b.place));
     offerings.dedup_by(|a, b| a.place == b.place);
     let limit = input.max_results.unwrap_or(1000);
-    let page =
-        page(offerings, |o| &o.place, Some(limit), input.next_token.as_deref(), 5..=1000)?;
+    let page = page(offerings, |o| &o.place, Some(limit), input.next_token.as_deref(), 5..=1000)?;
     let offerings = page
         .items
         .into_iter()
@@ -311,6 +309,69 @@ mod tests {
     }
 
     #[test]
+    fn types_are_described_in_pages_by_name_and_by_filter() {
+        use crate::testing::{Region, filter, list};
+        let region = Region::new();
+        let input = api::DescribeInstanceTypesRequest {
+            instance_types: list(&["t3.micro", "c5.large"]),
+            ..Default::default()
+        };
+        let types = region.ok(describe_instance_types, input).instance_types.unwrap();
+        let names: Vec<_> = types.iter().filter_map(|t| t.instance_type.as_deref()).collect();
+        assert_eq!(names, ["c5.large", "t3.micro"]);
+        assert_eq!(types[1].hypervisor.as_deref(), Some("nitro"));
+        let unknown = api::DescribeInstanceTypesRequest {
+            instance_types: list(&["t3.micro", "t9.huge"]),
+            ..Default::default()
+        };
+        assert_eq!(
+            region.refused(describe_instance_types, unknown),
+            "InvalidInstanceType: The following supplied instance types do not exist: [t9.huge]"
+        );
+        let free = api::DescribeInstanceTypesRequest {
+            filters: Some(vec![
+                filter("instance-type", &["t3.*"]),
+                filter("memory-info.size-in-mib", &["1024", "2048"]),
+                filter("vcpu-info.default-vcpus", &["2"]),
+            ]),
+            ..Default::default()
+        };
+        assert_eq!(region.ok(describe_instance_types, free).instance_types.unwrap().len(), 2);
+        let (mut seen, mut next_token) = (0, None);
+        loop {
+            let input = api::DescribeInstanceTypesRequest { next_token, ..Default::default() };
+            let answer = region.ok(describe_instance_types, input);
+            seen += answer.instance_types.unwrap().len();
+            next_token = answer.next_token;
+            if next_token.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, INDEX.len());
+    }
+
+    #[test]
+    fn every_zone_offers_every_type() {
+        use crate::testing::{Region, filter};
+        let region = Region::new();
+        let offerings = |location_type: &str, filters: Vec<api::Filter>| {
+            let input = api::DescribeInstanceTypeOfferingsRequest {
+                location_type: Some(location_type.to_owned()),
+                filters: Some(filters),
+                ..Default::default()
+            };
+            let answer = region.ok(describe_instance_type_offerings, input);
+            answer.instance_type_offerings.unwrap()
+        };
+        let micro = || filter("instance-type", &["t3.micro"]);
+        assert_eq!(offerings("availability-zone", vec![micro()]).len(), 6);
+        let one = offerings("availability-zone-id", vec![micro(), filter("location", &["*-az2"])]);
+        assert_eq!(one.len(), 1);
+        assert_eq!(one[0].location.as_deref(), Some("use1-az2"));
+        assert_eq!(offerings("region", vec![micro()])[0].location.as_deref(), Some("us-east-1"));
+    }
+
+    #[test]
     fn every_description_becomes_a_shape_without_loss() {
         for entry in INDEX {
             let description = entry.description().unwrap();
@@ -320,9 +381,8 @@ mod tests {
                 info.memory_info.and_then(|memory| memory.size_in_mi_b),
                 i64::try_from(entry.facts.memory_mib).ok()
             );
-            // The list that names the members of the shape is the only place where one could be
-            // spelt wrong: every filter must find something in some type.
         }
+        // A path that is spelt wrong would find nothing in any type.
         for (name, values) in FILTERS {
             let found = INDEX.iter().any(|entry| {
                 let description = entry.description().unwrap();

@@ -31,8 +31,7 @@ pub(crate) const RECONCILER: Reconciler = Reconciler { name: "network", work_key
 const NODE: &str = "/node-network";
 
 /// The kinds of record that a plan is made of.
-const KINDS: &[&str] =
-    &[key::VPC, key::SUBNET, key::SECURITY_GROUP, key::INTERFACE, key::INSTANCE];
+const KINDS: &[&str] = &[key::VPC, key::SUBNET, key::SECURITY_GROUP, key::INTERFACE, key::INSTANCE];
 
 fn work_key(record_key: &str) -> Option<String> {
     let mut parts = record_key.strip_prefix('/')?.split('/');
@@ -80,11 +79,7 @@ pub(crate) struct Records {
 
 impl Records {
     fn read(call: &Call<'_>, region: &str) -> Result<Self, Error> {
-        fn all<T: Record>(
-            call: &Call<'_>,
-            region: &str,
-            kind: &str,
-        ) -> Result<Vec<Arc<T>>, Error> {
+        fn all<T: Record>(call: &Call<'_>, region: &str, kind: &str) -> Result<Vec<Arc<T>>, Error> {
             call.scan(&format!("/{region}/{kind}/"))
         }
         Ok(Records {
@@ -111,10 +106,11 @@ fn vpcs(records: &Records) -> Vec<network::Vpc> {
         let Some(attachment) = &interface.attachment else { continue };
         match states.get(attachment.instance_id.as_str()) {
             None | Some(InstanceState::Terminated) => {}
-            Some(_) => interfaces
-                .entry(interface.vpc_id.as_str())
-                .or_default()
-                .push(to_plan(&records.region, interface, &attachment.instance_id)),
+            Some(_) => interfaces.entry(interface.vpc_id.as_str()).or_default().push(to_plan(
+                &records.region,
+                interface,
+                &attachment.instance_id,
+            )),
         }
     }
     let groups: HashMap<&str, &SecurityGroup> =
@@ -190,11 +186,7 @@ fn used_groups(
     used.into_values().collect()
 }
 
-fn rules(
-    group: &SecurityGroup,
-    egress: bool,
-    groups: &HashMap<&str, &SecurityGroup>,
-) -> Vec<Rule> {
+fn rules(group: &SecurityGroup, egress: bool, groups: &HashMap<&str, &SecurityGroup>) -> Vec<Rule> {
     let rules: BTreeSet<Rule> = group
         .rules
         .iter()

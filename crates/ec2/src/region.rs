@@ -77,16 +77,10 @@ const KNOWN: &[Known] = &[
     known("ap-southeast-5", "Asia Pacific (Malaysia)", "apse5", ABC, true),
     known("ap-southeast-6", "Asia Pacific (New Zealand)", "apse6", ABC, true),
     known("ap-southeast-7", "Asia Pacific (Thailand)", "apse7", ABC, true),
-    known(
-        "ca-central-1",
-        "Canada (Central)",
-        "cac1",
-        &[('a', 1), ('b', 2), ('d', 4)],
-        false,
-    ),
+    known("ca-central-1", "Canada (Central)", "cac1", &[('a', 1), ('b', 2), ('d', 4)], false),
     known("ca-west-1", "Canada West (Calgary)", "caw1", ABC, true),
     known("cn-north-1", "China (Beijing)", "cnn1", ABC, false),
-    known("cn-northwest-1", "China (Ningxia)", "cnw1", ABC, false),
+    known("cn-northwest-1", "China (Ningxia)", "cnnw1", ABC, false),
     known("eu-central-1", "Europe (Frankfurt)", "euc1", ABC, false),
     known("eu-central-2", "Europe (Zurich)", "euc2", ABC, true),
     known("eu-north-1", "Europe (Stockholm)", "eun1", ABC, false),
@@ -288,9 +282,8 @@ fn describe_regions(
 }
 
 fn region(call: &Call<'_>, name: &str) -> api::Region {
-    let used = || {
-        name == call.region || call.snapshot().get(&marker_key(name, call.account())).is_some()
-    };
+    let used =
+        || name == call.region || call.snapshot().get(&marker_key(name, call.account())).is_some();
     let status = match find_known(name) {
         Some(known) if known.opt_in && used() => "opted-in",
         Some(known) if known.opt_in => "not-opted-in",
@@ -345,9 +338,7 @@ fn describe_availability_zones(
     let chosen = |named: &Option<Vec<String>>, value: &String| {
         named.as_ref().is_none_or(|list| list.is_empty() || list.contains(value))
     };
-    zones.retain(|zone| {
-        chosen(&input.zone_names, &zone.name) && chosen(&input.zone_ids, &zone.id)
-    });
+    zones.retain(|zone| chosen(&input.zone_names, &zone.name) && chosen(&input.zone_ids, &zone.id));
     let long_name = find_known(region)
         .map_or_else(|| format!("{region} 1"), |known| format!("{} 1", known.long_name));
     let zones = zones
@@ -368,4 +359,114 @@ fn describe_availability_zones(
         .filter(|zone| filters.accept(zone, &Tags::new()))
         .collect();
     Ok(api::DescribeAvailabilityZonesResult { availability_zones: Some(zones) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Region, filter, list};
+
+    #[test]
+    fn names_have_a_form_and_zones_have_ids() {
+        for name in ["us-east-1", "us-gov-west-1", "my-lab-1", "local-1", "eu-isoe-west-1"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "us", "us-east", "us--1", "US-EAST-1", "us-east-1a", "-1", "us/east-1"] {
+            assert!(!is_name(name), "{name}");
+        }
+        let ids = |region: &str| zones(region).into_iter().map(|z| z.id).collect::<Vec<_>>();
+        assert_eq!(zones("us-east-1").len(), 6);
+        assert_eq!(ids("us-west-1"), ["usw1-az1", "usw1-az3"]);
+        assert_eq!(ids("my-lab-1"), ["myl1-az1", "myl1-az2", "myl1-az3"]);
+        assert_eq!(zone_id("us-east-1", "us-east-1f").as_deref(), Some("use1-az6"));
+        assert_eq!(zone_id("us-east-1", "us-east-1g"), None);
+        for known in KNOWN {
+            assert!(is_name(known.name), "{}", known.name);
+            assert_eq!(short_name(known.name), known.short, "{}", known.name);
+        }
+        assert!(KNOWN.is_sorted_by_key(|known| known.name));
+    }
+
+    #[test]
+    fn a_region_is_set_up_once() {
+        let region = Region::new();
+        region.run(set_up).unwrap();
+        let vpcs = region.run(|call| call.scan::<Vpc>("/us-east-1/vpc/")).unwrap();
+        assert_eq!(vpcs.len(), 1);
+        let subnets = region.run(|call| call.scan::<Subnet>("/us-east-1/subnet/")).unwrap();
+        let mut blocks: Vec<String> = subnets.iter().map(|s| s.cidr.to_string()).collect();
+        blocks.sort();
+        assert_eq!(
+            blocks,
+            [
+                "172.31.0.0/20",
+                "172.31.16.0/20",
+                "172.31.32.0/20",
+                "172.31.48.0/20",
+                "172.31.64.0/20",
+                "172.31.80.0/20"
+            ]
+        );
+        let group = region.run(|call| crate::security_group::find(call, &vpcs[0].default_group_id));
+        assert_eq!(group.unwrap().name, "default");
+    }
+
+    fn regions(region: &Region, input: api::DescribeRegionsRequest) -> Vec<(String, String)> {
+        region
+            .ok(describe_regions, input)
+            .regions
+            .unwrap()
+            .into_iter()
+            .map(|region| (region.region_name.unwrap(), region.opt_in_status.unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn regions_are_described_as_aws_does() {
+        let region = Region::new();
+        let shown = regions(&region, api::DescribeRegionsRequest::default());
+        assert_eq!(shown.len(), 17, "{shown:?}");
+        assert!(shown.iter().all(|(_, status)| status == "opt-in-not-required"));
+        let all = api::DescribeRegionsRequest { all_regions: Some(true), ..Default::default() };
+        let shown = regions(&region, all);
+        assert!(shown.contains(&("af-south-1".to_owned(), "not-opted-in".to_owned())));
+        assert!(!shown.iter().any(|(name, _)| name.starts_with("cn-")));
+        let filtered = api::DescribeRegionsRequest {
+            filters: Some(vec![filter("endpoint", &["ec2.eu-*-1.amazonaws.com"])]),
+            ..Default::default()
+        };
+        assert_eq!(regions(&region, filtered).len(), 3);
+        let unknown =
+            api::DescribeRegionsRequest { region_names: list(&["mars-1"]), ..Default::default() };
+        assert!(region.refused(describe_regions, unknown).contains("[mars-1]"));
+        let lab = Region::named("my-lab-1");
+        let shown = regions(&lab, api::DescribeRegionsRequest::default());
+        assert!(shown.contains(&("my-lab-1".to_owned(), "opt-in-not-required".to_owned())));
+    }
+
+    #[test]
+    fn zones_are_described_as_aws_does() {
+        let region = Region::new();
+        let input = api::DescribeAvailabilityZonesRequest {
+            zone_names: list(&["us-east-1b"]),
+            filters: Some(vec![
+                filter("state", &["available"]),
+                filter("zone-type", &["availability-zone"]),
+                filter("group-name", &["us-east-1-zg-1"]),
+            ]),
+            ..Default::default()
+        };
+        let zones = region.ok(describe_availability_zones, input).availability_zones.unwrap();
+        assert_eq!(zones.len(), 1);
+        assert_eq!(zones[0].zone_id.as_deref(), Some("use1-az2"));
+        assert_eq!(zones[0].group_long_name.as_deref(), Some("US East (N. Virginia) 1"));
+        let unknown = api::DescribeAvailabilityZonesRequest {
+            zone_names: list(&["us-east-1z"]),
+            ..Default::default()
+        };
+        assert_eq!(
+            region.refused(describe_availability_zones, unknown),
+            "InvalidParameterValue: Invalid availability zone: [us-east-1z]"
+        );
+    }
 }

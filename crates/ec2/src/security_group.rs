@@ -262,9 +262,7 @@ fn not_found(id: &str) -> Error {
 /// Whether AWS takes a text as a group name or as a description of a group or rule.
 fn is_text(text: &str) -> bool {
     text.len() <= 255
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b" ._-:/()#,@[]+=&;{}!$*".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b" ._-:/()#,@[]+=&;{}!$*".contains(&b))
 }
 
 /// As AWS spells the characters in its messages.
@@ -417,9 +415,9 @@ fn is_used(call: &Call<'_>, id: &str) -> Result<bool, Error> {
         return Ok(true);
     }
     let groups = call.scan::<SecurityGroup>(&key_of(call, ""))?;
-    Ok(groups.iter().any(|group| {
-        group.id != id && group.rules.iter().any(|rule| rule::refers_to(rule, id))
-    }))
+    Ok(groups
+        .iter()
+        .any(|group| group.id != id && group.rules.iter().any(|rule| rule::refers_to(rule, id))))
 }
 
 #[cfg(test)]

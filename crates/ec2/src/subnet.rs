@@ -269,3 +269,68 @@ fn to_model(view: &View) -> api::Subnet {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ACCOUNT, Region, filter, list};
+
+    fn subnets(region: &Region, filters: Vec<api::Filter>) -> Vec<api::Subnet> {
+        let input = api::DescribeSubnetsRequest { filters: Some(filters), ..Default::default() };
+        region.ok(describe_subnets, input).subnets.unwrap()
+    }
+
+    #[test]
+    fn available_addresses_are_counted() {
+        let region = Region::new();
+        let found = subnets(&region, vec![filter("availability-zone", &["us-east-1b"])]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].available_ip_address_count, Some(4091));
+        let vpc_id = found[0].vpc_id.clone().unwrap();
+        region
+            .run(|call| {
+                // Two in the subnet, one in another.
+                for address in ["172.31.16.4", "172.31.31.254", "172.31.32.4"] {
+                    let claim = format!("{vpc_id}/{address}");
+                    let claim = key::of(call.region, key::PRIVATE_ADDRESS, ACCOUNT, &claim);
+                    call.put(&claim, "eni-1".to_owned());
+                }
+                Ok(())
+            })
+            .unwrap();
+        let counted = filter("available-ip-address-count", &["4089"]);
+        let found = subnets(&region, vec![counted]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].availability_zone.as_deref(), Some("us-east-1b"));
+    }
+
+    #[test]
+    fn launches_find_the_default_subnet() {
+        let region = Region::new();
+        let choose = |zone: Option<&str>| {
+            region.run(|call| default_subnet(call, zone)).map(|s| s.availability_zone.clone())
+        };
+        assert_eq!(choose(Some("us-east-1c")).unwrap(), "us-east-1c");
+        assert!(choose(None).unwrap().starts_with("us-east-1"));
+        assert_eq!(
+            choose(Some("us-east-1x")).unwrap_err().to_string(),
+            "InvalidParameterValue: Invalid availability zone: [us-east-1x]"
+        );
+    }
+
+    #[test]
+    fn filters_and_ids() {
+        let region = Region::new();
+        assert_eq!(subnets(&region, vec![filter("default-for-az", &["true"])]).len(), 6);
+        assert_eq!(subnets(&region, vec![filter("defaultForAz", &["false"])]).len(), 0);
+        assert_eq!(subnets(&region, vec![filter("availability-zone-id", &["use1-az*"])]).len(), 6);
+        let input = api::DescribeSubnetsRequest {
+            subnet_ids: list(&["subnet-1", "subnet-2"]),
+            ..Default::default()
+        };
+        assert_eq!(
+            region.refused(describe_subnets, input),
+            "InvalidSubnetID.NotFound: The subnet IDs 'subnet-1, subnet-2' do not exist"
+        );
+    }
+}

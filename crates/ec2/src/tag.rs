@@ -157,6 +157,8 @@ macro_rules! tagged {
 
 tagged!(Vpc, Subnet, SecurityGroup, KeyPair, Image, Instance, Interface, Volume);
 
+type IdAndTags = (String, Tags);
+
 type Change<'a> = dyn Fn(&mut Tags) -> Result<(), Error> + 'a;
 
 /// One kind of resource that has tags.
@@ -177,7 +179,7 @@ struct ResourceKind {
     /// The tags of the record with this key.
     peek: fn(&Call<'_>, &str) -> Result<Option<Tags>, Error>,
     /// Id and tags of every record under a prefix.
-    scan: fn(&Call<'_>, &str) -> Result<Vec<(String, Tags)>, Error>,
+    scan: fn(&Call<'_>, &str) -> Result<Vec<IdAndTags>, Error>,
     /// The key of the record with this id among those under a prefix.
     find: fn(&Call<'_>, &str, &str) -> Option<String>,
 }
@@ -198,7 +200,7 @@ fn peek<T: Tagged>(call: &Call<'_>, key: &str) -> Result<Option<Tags>, Error> {
     Ok(call.peek::<T>(key)?.map(|record| record.tags().clone()))
 }
 
-fn scan<T: Tagged>(call: &Call<'_>, prefix: &str) -> Result<Vec<(String, Tags)>, Error> {
+fn scan<T: Tagged>(call: &Call<'_>, prefix: &str) -> Result<Vec<IdAndTags>, Error> {
     let records = call.scan::<T>(prefix)?;
     Ok(records
         .iter()
@@ -346,7 +348,7 @@ fn change_each(
             return Err(not_found(kind.code, kind.noun, id));
         }
     }
-    Ok(wire::Empty::default())
+    Ok(wire::Empty)
 }
 
 fn invalid_id(id: &str) -> Error {
@@ -360,9 +362,7 @@ fn not_found(code: &str, noun: &str, id: &str) -> Error {
 
 /// Changes the tags of a rule, which is part of its group's record.
 fn change_rule(call: &mut Call<'_>, id: &str, with: &Change<'_>) -> Result<(), Error> {
-    let missing = || {
-        not_found("InvalidSecurityGroupRuleId", "security group rule ID", id)
-    };
+    let missing = || not_found("InvalidSecurityGroupRuleId", "security group rule ID", id);
     let prefix = key::of(call.region, key::SECURITY_GROUP, call.account(), "");
     let group = call
         .scan::<SecurityGroup>(&prefix)?
@@ -477,3 +477,6 @@ fn rules(call: &Call<'_>) -> Result<Vec<Found>, Error> {
         .map(|rule| (RULE_TYPE, rule.id.clone(), rule.tags.clone()))
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

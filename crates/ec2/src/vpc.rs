@@ -34,9 +34,10 @@ pub(crate) fn find_vpc(call: &mut Call<'_>, id: &str) -> Result<Arc<Vpc>, Error>
 /// # Errors
 /// `VPCIdNotSpecified` when there is none.
 pub(crate) fn default_vpc(call: &Call<'_>) -> Result<Arc<Vpc>, Error> {
-    call.scan::<Vpc>(&key_of(call, ""))?.into_iter().find(|vpc| vpc.is_default).ok_or_else(|| {
-        Error::client("VPCIdNotSpecified", "No default VPC for this user")
-    })
+    call.scan::<Vpc>(&key_of(call, ""))?
+        .into_iter()
+        .find(|vpc| vpc.is_default)
+        .ok_or_else(|| Error::client("VPCIdNotSpecified", "No default VPC for this user"))
 }
 
 fn check_id(id: &str) -> Result<(), Error> {
@@ -159,8 +160,7 @@ fn describe_vpc_attribute(
     check_id(&id)?;
     let vpc = call.peek::<Vpc>(&key_of(call, &id))?.ok_or_else(|| not_found(&id))?;
     let value = |value: bool| Some(api::AttributeBooleanValue { value: Some(value) });
-    let mut result =
-        api::DescribeVpcAttributeResult { vpc_id: Some(id), ..Default::default() };
+    let mut result = api::DescribeVpcAttributeResult { vpc_id: Some(id), ..Default::default() };
     match input.attribute.as_deref().unwrap_or_default() {
         "enableDnsSupport" => result.enable_dns_support = value(vpc.dns_support),
         "enableDnsHostnames" => result.enable_dns_hostnames = value(vpc.dns_hostnames),
@@ -176,3 +176,52 @@ fn describe_vpc_attribute(
     Ok(result)
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Region, filter, list};
+
+    #[test]
+    fn the_default_vpc_is_described() {
+        let region = Region::new();
+        let vpcs = |filters| {
+            let input = api::DescribeVpcsRequest { filters: Some(filters), ..Default::default() };
+            region.ok(describe_vpcs, input).vpcs.unwrap()
+        };
+        let found = vpcs(vec![
+            filter("is-default", &["true"]),
+            filter("cidr-block-association.state", &["associated"]),
+            filter("owner-id", &["123456789012"]),
+        ]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].cidr_block.as_deref(), Some("172.31.0.0/16"));
+        assert_eq!(vpcs(vec![filter("cidr", &["10.0.0.0/16"])]), []);
+        let id = found[0].vpc_id.clone().unwrap();
+        let attribute = |name: &str| {
+            let input = api::DescribeVpcAttributeRequest {
+                attribute: Some(name.to_owned()),
+                vpc_id: Some(id.clone()),
+                ..Default::default()
+            };
+            region.ok(describe_vpc_attribute, input)
+        };
+        let on = Some(api::AttributeBooleanValue { value: Some(true) });
+        assert_eq!(attribute("enableDnsHostnames").enable_dns_hostnames, on);
+        assert_eq!(attribute("enableDnsSupport").enable_dns_support, on);
+    }
+
+    #[test]
+    fn unknown_ids_are_named() {
+        let region = Region::new();
+        for (id, error) in [
+            (
+                "vpc-00000000000000000",
+                "InvalidVpcID.NotFound: The vpc ID 'vpc-00000000000000000' does not exist",
+            ),
+            ("x", "InvalidVpcID.Malformed: Invalid id: \"x\" (expecting \"vpc-...\")"),
+        ] {
+            let input = api::DescribeVpcsRequest { vpc_ids: list(&[id]), ..Default::default() };
+            assert_eq!(region.refused(describe_vpcs, input), error);
+        }
+    }
+}

@@ -91,9 +91,7 @@ impl Generated {
     pub(super) fn pem(&self, comment: &str) -> String {
         match &self.private {
             Private::Rsa(pkcs1) => pem("RSA PRIVATE KEY", pkcs1, 64),
-            Private::Ed25519(seed) => {
-                pem("OPENSSH PRIVATE KEY", &self.openssh(seed, comment), 70)
-            }
+            Private::Ed25519(seed) => pem("OPENSSH PRIVATE KEY", &self.openssh(seed, comment), 70),
         }
     }
 
@@ -141,8 +139,7 @@ impl Generated {
             Private::Ed25519(seed) => put_string(&mut private, seed),
         }
         let mut signed = Vec::new();
-        for part in
-            [algorithm.as_bytes(), b"none", comment.as_bytes(), public.as_slice(), &private]
+        for part in [algorithm.as_bytes(), b"none", comment.as_bytes(), public.as_slice(), &private]
         {
             put_string(&mut signed, part);
         }

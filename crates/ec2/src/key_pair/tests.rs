@@ -112,7 +112,8 @@ fn putty_reads_made_keys() {
     let directory = tempfile::tempdir().unwrap();
     for kind in ["rsa", "ed25519"] {
         let made = create(&region, kind, kind, "ppk").key_material.unwrap();
-        let start = format!("PuTTY-User-Key-File-3: ssh-{kind}\nEncryption: none\nComment: {kind}\n");
+        let start =
+            format!("PuTTY-User-Key-File-3: ssh-{kind}\nEncryption: none\nComment: {kind}\n");
         assert!(made.starts_with(&start), "{made}");
         let path = keep(directory.path(), &format!("{kind}.ppk"), made.trim_end());
         // puttygen checks the MAC and that the halves belong together.
@@ -226,16 +227,14 @@ fn pairs_are_found_by_name_id_and_filter_and_deleted_once() {
         pairs.into_iter().filter_map(|pair| pair.key_name).collect()
     };
     assert_eq!(names(api::DescribeKeyPairsRequest::default()), ["mine", "other"]);
-    let by_id =
-        api::DescribeKeyPairsRequest { key_pair_ids: list(&[&id]), ..Default::default() };
+    let by_id = api::DescribeKeyPairsRequest { key_pair_ids: list(&[&id]), ..Default::default() };
     assert_eq!(names(by_id), ["mine"]);
     let by_filter = api::DescribeKeyPairsRequest {
         filters: Some(vec![filter("key-name", &["o*"])]),
         ..Default::default()
     };
     assert_eq!(names(by_filter), ["other"]);
-    let delete =
-        api::DeleteKeyPairRequest { key_pair_id: Some(id.clone()), ..Default::default() };
+    let delete = api::DeleteKeyPairRequest { key_pair_id: Some(id.clone()), ..Default::default() };
     assert_eq!(region.ok(delete_key_pair, delete.clone()).key_pair_id, Some(id));
     assert_eq!(region.ok(delete_key_pair, delete).return_, Some(true));
     let gone = api::DescribeKeyPairsRequest { key_names: list(&["mine"]), ..Default::default() };

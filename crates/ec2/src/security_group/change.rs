@@ -189,18 +189,13 @@ pub(super) fn modify_rules(
     let mut changed = SecurityGroup::clone(&group);
     for update in input.security_group_rules.unwrap_or_default() {
         let id = update.security_group_rule_id.unwrap_or_default();
-        let index = changed
-            .rules
-            .iter()
-            .position(|rule| rule.id == id)
-            .ok_or_else(|| no_rule(&id))?;
+        let index =
+            changed.rules.iter().position(|rule| rule.id == id).ok_or_else(|| no_rule(&id))?;
         let Some(request) = update.security_group_rule else { continue };
         let (new, description) = rule::from_rule_request(call, &group, request)?;
         let egress = changed.rules[index].egress;
-        let twice = changed
-            .rules
-            .iter()
-            .any(|rule| rule.id != id && rule.egress == egress && new.is(rule));
+        let twice =
+            changed.rules.iter().any(|rule| rule.id != id && rule.egress == egress && new.is(rule));
         if twice {
             return Err(duplicate(&new));
         }
@@ -259,8 +254,7 @@ fn update_descriptions(
     }
     for text in texts {
         let id = text.security_group_rule_id.unwrap_or_default();
-        let index =
-            position(&changed, egress, |rule| rule.id == id).ok_or_else(|| no_rule(&id))?;
+        let index = position(&changed, egress, |rule| rule.id == id).ok_or_else(|| no_rule(&id))?;
         changed.rules[index].description = rule::description(text.description)?;
     }
     call.put(&key_of(call, &group.id), changed);

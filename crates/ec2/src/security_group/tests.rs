@@ -65,8 +65,7 @@ fn revocation(
 }
 
 fn show(region: &Region, id: &str) -> api::SecurityGroup {
-    let input =
-        api::DescribeSecurityGroupsRequest { group_ids: list(&[id]), ..Default::default() };
+    let input = api::DescribeSecurityGroupsRequest { group_ids: list(&[id]), ..Default::default() };
     region.ok(describe_security_groups, input).security_groups.unwrap().remove(0)
 }
 
@@ -120,10 +119,8 @@ fn names_are_checked_and_unique_in_their_vpc() {
         let error = region.refused(create_security_group, input(name));
         assert!(error.starts_with("InvalidParameterValue: ") && error.contains(message), "{error}");
     }
-    let elsewhere = api::CreateSecurityGroupRequest {
-        vpc_id: text("vpc-00000000000000000"),
-        ..input("other")
-    };
+    let elsewhere =
+        api::CreateSecurityGroupRequest { vpc_id: text("vpc-00000000000000000"), ..input("other") };
     assert_eq!(
         region.refused(create_security_group, elsewhere),
         "InvalidVpcID.NotFound: The vpc ID 'vpc-00000000000000000' does not exist"
@@ -135,10 +132,8 @@ fn rules_are_brought_into_one_form() {
     let region = Region::new();
     let id = create(&region, "web");
     let mut open = permission("6", 80, 80, &["100.68.0.18/18"]);
-    open.ipv6_ranges = Some(vec![api::Ipv6Range {
-        cidr_ipv6: text("2001:DB8::1/32"),
-        description: text("ours"),
-    }]);
+    open.ipv6_ranges =
+        Some(vec![api::Ipv6Range { cidr_ipv6: text("2001:DB8::1/32"), description: text("ours") }]);
     let answer = region.ok(change::authorize_ingress, ingress(&id, vec![open]));
     let rules = answer.security_group_rules.unwrap();
     assert_eq!(rules[0].ip_protocol.as_deref(), Some("tcp"));
@@ -215,7 +210,10 @@ fn bad_rules_are_refused() {
             "InvalidGroup.NotFound: The security group 'sg-00000000000000000' does not exist",
         ),
     ] {
-        assert_eq!(region.refused(change::authorize_ingress, ingress(&id, vec![permission])), error);
+        assert_eq!(
+            region.refused(change::authorize_ingress, ingress(&id, vec![permission])),
+            error
+        );
     }
     assert_eq!(show(&region, &id).ip_permissions, Some(vec![]));
 }
@@ -385,10 +383,8 @@ fn groups_in_use_and_default_groups_stay() {
     let region = Region::new();
     let (web, db) = (create(&region, "web"), create(&region, "db"));
     region.ok(change::authorize_ingress, ingress(&db, vec![from_group(&web)]));
-    let delete = |id: &str| api::DeleteSecurityGroupRequest {
-        group_id: text(id),
-        ..Default::default()
-    };
+    let delete =
+        |id: &str| api::DeleteSecurityGroupRequest { group_id: text(id), ..Default::default() };
     assert_eq!(
         region.refused(delete_security_group, delete(&web)),
         format!("DependencyViolation: resource {web} has a dependent object")
