@@ -236,3 +236,6 @@ fn identity_document(sources: &Sources<'_>) -> String {
         region = sources.region,
     )
 }
+
+#[cfg(test)]
+mod tests;
