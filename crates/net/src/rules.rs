@@ -171,6 +171,8 @@ fn sets(vpc: &Vpc, rules: &mut Ruleset) {
     }
 }
 
+/// Packets of established flows that are tracked on their side pass in the first rule of each chain:
+/// what costs a lookup here costs it for every packet.
 fn base_chains(rules: &mut Ruleset) {
     const GUARD: &str = "filter hook prerouting priority -300";
     base(
@@ -178,14 +180,12 @@ fn base_chains(rules: &mut Ruleset) {
         "guard",
         GUARD,
         &[
-            "iifname { \"lo\", \"UPLINK\" } accept",
-            "meta nfproto != ipv4 drop",
-            // Only we answer DHCP, and only we speak as the services.
-            "udp sport 67 udp dport 68 drop",
-            "ip saddr @local_addresses drop",
             "iifname . ether saddr . ip saddr @senders accept",
+            "iifname { \"lo\", \"UPLINK\" } accept",
             "iifname . ether saddr @stations ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
-            "iifname . ether saddr @forwarders accept",
+            // Only we speak as the services.
+            "ip saddr @local_addresses drop",
+            "meta nfproto ipv4 iifname . ether saddr @forwarders accept",
             "drop",
         ],
     );
@@ -195,8 +195,8 @@ fn base_chains(rules: &mut Ruleset) {
         "guard",
         "filter hook input priority 0",
         &[
-            "iifname \"UPLINK\" accept",
             "iifname . arp saddr ether . arp saddr ip @senders accept",
+            "iifname \"UPLINK\" accept",
             // "Does anybody have my address?" (RFC 5227) comes from nobody.
             "iifname . arp saddr ether @stations arp saddr ip 0.0.0.0 accept",
             "iifname . arp saddr ether @forwarders accept",
@@ -208,17 +208,18 @@ fn base_chains(rules: &mut Ruleset) {
         "egress",
         "filter hook prerouting priority -150",
         &[
-            "iifname \"lo\" accept",
-            "iifname \"UPLINK\" goto from_outside",
+            "ct state established ct direction . ct mark { original . 0x1, original . 0x3, reply . 0x2, reply . 0x3 } accept",
             "ip daddr . meta l4proto . th dport @services iifname vmap @services_by_tap",
-            "ct state invalid drop",
-            "ct state related accept",
-            "ct state established ct direction original ct mark & 0x1 == 0x1 accept",
-            "ct state established ct direction reply ct mark & 0x2 == 0x2 accept",
+            // Only we answer DHCP.
+            "udp sport 67 udp dport 68 drop",
+            "ct state vmap { invalid : drop, related : accept }",
             "iifname vmap @egress_by_tap",
             "drop",
         ],
     );
+    element(rules, Family::Inet, "egress_by_tap", "\"lo\"".into(), "accept".into());
+    let uplink = format!("\"{UPLINK}\"");
+    element(rules, Family::Inet, "egress_by_tap", uplink.clone(), "goto from_outside".into());
     chain(
         rules,
         "from_outside".into(),
@@ -252,18 +253,17 @@ fn base_chains(rules: &mut Ruleset) {
         "ingress",
         "filter hook postrouting priority 150",
         &[
-            "oifname \"lo\" accept",
+            "ct state established ct direction . ct mark { original . 0x2, original . 0x3, reply . 0x1, reply . 0x3 } accept",
+            "ct state vmap { invalid : drop, related : accept }",
             "ip saddr @local_addresses accept",
-            "ct state invalid drop",
-            "ct state related accept",
-            "oifname \"UPLINK\" goto to_outside",
-            "iifname != \"UPLINK\" ct status dnat ip saddr != @public_addresses drop",
-            "ct state established ct direction original ct mark & 0x2 == 0x2 accept",
-            "ct state established ct direction reply ct mark & 0x1 == 0x1 accept",
+            // Who has no public address cannot call one.
+            "ct status dnat iifname != \"UPLINK\" ip saddr != @public_addresses drop",
             "oifname vmap @ingress_by_tap",
             "drop",
         ],
     );
+    element(rules, Family::Inet, "ingress_by_tap", "\"lo\"".into(), "accept".into());
+    element(rules, Family::Inet, "ingress_by_tap", uplink, "goto to_outside".into());
     chain(
         rules,
         "to_outside".into(),

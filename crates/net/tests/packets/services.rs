@@ -295,7 +295,7 @@ fn a_new_owner_inherits_no_connection() {
     drop(server);
     let space = format!("{}-{VPC}", crate::world::PREFIX);
     let tracked = || {
-        let read = || std::fs::read_to_string("/proc/net/nf_conntrack").unwrap();
+        let read = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
         crate::guest::within(&space, read).contains("dst=172.31.0.10")
     };
     assert!(tracked());
