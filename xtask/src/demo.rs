@@ -35,7 +35,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         match argument.as_str() {
             "--stop" => stop = true,
             "--data-dir" => data = rest.next().context("--data-dir needs a directory")?.into(),
-            other => bail!("unknown argument {other}; usage: cargo xtask demo [--stop] [--data-dir DIR]"),
+            other => {
+                bail!("unknown argument {other}; usage: cargo xtask demo [--stop] [--data-dir DIR]")
+            }
         }
     }
     if !setup::is_root() {
@@ -53,7 +55,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let gureum = step("release build", || setup::build("release"))?;
     let aws = step("aws-cli", || find_aws(&data))?;
     step("micro image", || {
-        setup::quiet(Command::new(&gureum).args(["image", "build", "micro", "--if-missing"]).arg("--data-dir").arg(&data))
+        setup::quiet(
+            Command::new(&gureum)
+                .args(["image", "build", "micro", "--if-missing"])
+                .arg("--data-dir")
+                .arg(&data),
+        )
     })?;
     step("region", || start_region(&gureum, &data))?;
     let credentials = environment(&gureum, &data)?;
@@ -73,7 +80,7 @@ fn stop_all(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Does one step of the preparation, with a progress line every two seconds.
+/// Does one step of the preparation, with progress lines once it takes longer than two seconds.
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     let result = with_progress(name, work);
@@ -88,9 +95,10 @@ fn with_progress<T>(name: &str, work: impl FnOnce() -> T) -> T {
         let (done, waiting) = mpsc::channel::<()>();
         scope.spawn(move || {
             let begun = Instant::now();
-            while waiting.recv_timeout(Duration::from_secs(2)) == Err(mpsc::RecvTimeoutError::Timeout)
-            {
+            let mut pause = Duration::from_secs(2);
+            while waiting.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
                 println!("  … {name}: {:.0} s", begun.elapsed().as_secs_f64());
+                pause = Duration::from_secs(10);
             }
         });
         let result = work();
@@ -149,10 +157,8 @@ fn healthy() -> bool {
 
 /// The lines of `gureum env` as variables.
 fn environment(gureum: &Path, data: &Path) -> Result<Vec<(String, String)>> {
-    let output = Command::new(gureum)
-        .args(["env", "--listen", ADDRESS, "--data-dir"])
-        .arg(data)
-        .output()?;
+    let output =
+        Command::new(gureum).args(["env", "--listen", ADDRESS, "--data-dir"]).arg(data).output()?;
     if !output.status.success() {
         bail!("gureum env: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -192,14 +198,22 @@ impl Demo {
         .with_context(|| format!("cannot run {name}"))?;
         let text = if output.status.success() { &output.stdout } else { &output.stderr };
         let line = one_line(&String::from_utf8_lossy(text));
-        println!("{line}{}({:.1} s)", if line.is_empty() { "" } else { "  " }, begun.elapsed().as_secs_f64());
+        println!(
+            "{line}{}({:.1} s)",
+            if line.is_empty() { "" } else { "  " },
+            begun.elapsed().as_secs_f64()
+        );
         Ok(output)
     }
 
     fn aws(&self, arguments: &[&str]) -> Result<String> {
         let output = self.show(&self.aws, arguments)?;
         if !output.status.success() {
-            bail!("aws {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "aws {} failed: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
@@ -220,16 +234,25 @@ impl Demo {
                 .output()
         };
         let old = quiet(&[
-            "ec2", "describe-instances", "--filters", "Name=tag:Name,Values=gureum-demo",
+            "ec2",
+            "describe-instances",
+            "--filters",
+            "Name=tag:Name,Values=gureum-demo",
             "Name=instance-state-name,Values=pending,running,stopping,stopped",
-            "--query", "Reservations[].Instances[].InstanceId", "--output", "text",
+            "--query",
+            "Reservations[].Instances[].InstanceId",
+            "--output",
+            "text",
         ])?;
         let ids = String::from_utf8_lossy(&old.stdout).into_owned();
         let ids: Vec<&str> = ids.split_whitespace().collect();
         if !ids.is_empty() {
             println!("terminating what an earlier demo left: {}", ids.join(" "));
             quiet(&[&["ec2", "terminate-instances", "--instance-ids"], ids.as_slice()].concat())?;
-            quiet(&[&["ec2", "wait", "instance-terminated", "--instance-ids"], ids.as_slice()].concat())?;
+            quiet(
+                &[&["ec2", "wait", "instance-terminated", "--instance-ids"], ids.as_slice()]
+                    .concat(),
+            )?;
         }
         quiet(&["ec2", "delete-key-pair", "--key-name", "gureum-demo"])?;
         quiet(&["ec2", "delete-security-group", "--group-name", "gureum-demo"])?;
@@ -243,10 +266,21 @@ impl Demo {
         let _ = fs::remove_file(&pem);
         let material = {
             let output = self.quiet_aws(&[
-                "ec2", "create-key-pair", "--key-name", "gureum-demo", "--key-type", "ed25519",
-                "--query", "KeyMaterial", "--output", "text",
+                "ec2",
+                "create-key-pair",
+                "--key-name",
+                "gureum-demo",
+                "--key-type",
+                "ed25519",
+                "--query",
+                "KeyMaterial",
+                "--output",
+                "text",
             ])?;
-            println!("\n$ aws ec2 create-key-pair --key-name gureum-demo --key-type ed25519 --query KeyMaterial --output text > {}", pem.display());
+            println!(
+                "\n$ aws ec2 create-key-pair --key-name gureum-demo --key-type ed25519 --query KeyMaterial --output text > {}",
+                pem.display()
+            );
             output
         };
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pem)?;
@@ -254,14 +288,29 @@ impl Demo {
         fs::set_permissions(&pem, fs::Permissions::from_mode(0o400))?;
 
         let group = self.query(
-            &["ec2", "create-security-group", "--group-name", "gureum-demo", "--description", "the first lesson"],
+            &[
+                "ec2",
+                "create-security-group",
+                "--group-name",
+                "gureum-demo",
+                "--description",
+                "the first lesson",
+            ],
             "GroupId",
         )?;
         for port in ["22", "80"] {
             self.query(
                 &[
-                    "ec2", "authorize-security-group-ingress", "--group-id", &group, "--protocol", "tcp",
-                    "--port", port, "--cidr", "0.0.0.0/0",
+                    "ec2",
+                    "authorize-security-group-ingress",
+                    "--group-id",
+                    &group,
+                    "--protocol",
+                    "tcp",
+                    "--port",
+                    port,
+                    "--cidr",
+                    "0.0.0.0/0",
                 ],
                 "SecurityGroupRules[].[IpProtocol,FromPort,CidrIpv4]",
             )?;
@@ -274,9 +323,20 @@ impl Demo {
         let launched = Instant::now();
         let instance = self.query(
             &[
-                "ec2", "run-instances", "--image-id", &image, "--instance-type", "t3.micro", "--key-name",
-                "gureum-demo", "--security-group-ids", &group, "--user-data", user_data,
-                "--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value=gureum-demo}]",
+                "ec2",
+                "run-instances",
+                "--image-id",
+                &image,
+                "--instance-type",
+                "t3.micro",
+                "--key-name",
+                "gureum-demo",
+                "--security-group-ids",
+                &group,
+                "--user-data",
+                user_data,
+                "--tag-specifications",
+                "ResourceType=instance,Tags=[{Key=Name,Value=gureum-demo}]",
             ],
             "Instances[0].InstanceId",
         )?;
@@ -287,21 +347,45 @@ impl Demo {
         self.aws(&["ec2", "wait", "instance-status-ok", "--instance-ids", &instance])?;
         self.ssh(&pem, &address, "hostname -f; uptime")?;
         println!("\n— Stop and start: same disk, same private address, a new public one —");
-        self.query(&["ec2", "stop-instances", "--instance-ids", &instance], "StoppingInstances[].CurrentState.Name")?;
+        self.query(
+            &["ec2", "stop-instances", "--instance-ids", &instance],
+            "StoppingInstances[].CurrentState.Name",
+        )?;
         self.aws(&["ec2", "wait", "instance-stopped", "--instance-ids", &instance])?;
-        self.query(&["ec2", "start-instances", "--instance-ids", &instance], "StartingInstances[].CurrentState.Name")?;
+        self.query(
+            &["ec2", "start-instances", "--instance-ids", &instance],
+            "StartingInstances[].CurrentState.Name",
+        )?;
         self.aws(&["ec2", "wait", "instance-running", "--instance-ids", &instance])?;
         let new_address = self.public_address(&instance)?;
-        self.ssh(&pem, &new_address, "hostname -f; ls -l /var/www/index.html; (httpd -p 80 -h /var/www &) >/dev/null 2>&1")?;
+        self.ssh(
+            &pem,
+            &new_address,
+            "hostname -f; ls -l /var/www/index.html; (httpd -p 80 -h /var/www &) >/dev/null 2>&1",
+        )?;
         println!("\n— Terminate: the machine and its disk are gone —");
-        self.query(&["ec2", "terminate-instances", "--instance-ids", &instance], "TerminatingInstances[].CurrentState.Name")?;
+        self.query(
+            &["ec2", "terminate-instances", "--instance-ids", &instance],
+            "TerminatingInstances[].CurrentState.Name",
+        )?;
         self.aws(&["ec2", "wait", "instance-terminated", "--instance-ids", &instance])?;
         println!("\n— One more to keep: it is yours —");
         let kept = self.query(
             &[
-                "ec2", "run-instances", "--image-id", &image, "--instance-type", "t3.micro", "--key-name",
-                "gureum-demo", "--security-group-ids", &group, "--user-data", user_data,
-                "--tag-specifications", "ResourceType=instance,Tags=[{Key=Name,Value=gureum-demo}]",
+                "ec2",
+                "run-instances",
+                "--image-id",
+                &image,
+                "--instance-type",
+                "t3.micro",
+                "--key-name",
+                "gureum-demo",
+                "--security-group-ids",
+                &group,
+                "--user-data",
+                user_data,
+                "--tag-specifications",
+                "ResourceType=instance,Tags=[{Key=Name,Value=gureum-demo}]",
             ],
             "Instances[0].InstanceId",
         )?;
@@ -312,12 +396,19 @@ impl Demo {
         self.page(&url, launched)?;
 
         println!("\nthe page:  {url}");
-        println!("log in:    ssh -i {} -o StrictHostKeyChecking=accept-new ec2-user@{address}", pem.display());
+        println!(
+            "log in:    ssh -i {} -o StrictHostKeyChecking=accept-new ec2-user@{address}",
+            pem.display()
+        );
         println!("go on by hand:");
         for (name, value) in &self.credentials {
             println!("  export {name}={value}");
         }
-        println!("  (or: eval \"$({} env --data-dir {})\")", self.gureum.display(), self.data.display());
+        println!(
+            "  (or: eval \"$({} env --data-dir {})\")",
+            self.gureum.display(),
+            self.data.display()
+        );
         println!("stop it all: cargo xtask demo --stop");
         Ok(())
     }
@@ -329,7 +420,11 @@ impl Demo {
             .env("AWS_PAGER", "")
             .output()?;
         if !output.status.success() {
-            bail!("aws {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "aws {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
@@ -347,7 +442,9 @@ impl Demo {
         let page = with_progress("curl", || {
             let deadline = Instant::now() + Duration::from_secs(180);
             while Instant::now() < deadline {
-                let output = Command::new("curl").args(["-fsS", "-m", "2", "--noproxy", "*", url]).output()?;
+                let output = Command::new("curl")
+                    .args(["-fsS", "-m", "2", "--noproxy", "*", url])
+                    .output()?;
                 if output.status.success() {
                     return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
                 }
@@ -363,8 +460,20 @@ impl Demo {
         let pem = pem.display().to_string();
         let login = format!("ec2-user@{address}");
         let arguments = [
-            "-i", &pem, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
-            "LogLevel=ERROR", "-o", "ConnectTimeout=60", "-o", "ConnectionAttempts=10", &login, command,
+            "-i",
+            &pem,
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "ConnectTimeout=60",
+            "-o",
+            "ConnectionAttempts=10",
+            &login,
+            command,
         ];
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
@@ -373,7 +482,10 @@ impl Demo {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("ssh to {address} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+                bail!(
+                    "ssh to {address} failed: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
             }
             std::thread::sleep(Duration::from_secs(1));
         }

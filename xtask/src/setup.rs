@@ -162,24 +162,37 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Builds the gureum binary and the guest's static one; gives the path of the former.
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("cargo").args(arguments).current_dir(root()).status()?;
+    if !status.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Builds the guest's binary; gives its path. It runs in machines without a C library, so it is
+/// linked statically.
+///
+/// # Errors
+/// The build failed.
+pub(crate) fn guest() -> Result<PathBuf> {
+    cargo(&["rustc", "-q", "-p", "guest", "--release", "--", "-C", "target-feature=+crt-static"])?;
+    Ok(target().join("release/gureum-guest"))
+}
+
+/// Builds the gureum binary, with the guest's beside it; gives the path of the former.
 ///
 /// # Errors
 /// The build failed.
 pub(crate) fn build(profile: &str) -> Result<PathBuf> {
-    let run = |arguments: &[&str]| -> Result<()> {
-        let status = Command::new("cargo").args(arguments).current_dir(root()).status()?;
-        if !status.success() {
-            bail!("cargo {} failed", arguments.join(" "));
-        }
-        Ok(())
-    };
-    // The guest runs in machines without a C library: linked statically.
-    run(&["rustc", "-q", "-p", "guest", "--release", "--", "-C", "target-feature=+crt-static"])?;
-    run(&["build", "-q", "-p", "gureum", "--profile", profile])?;
+    let guest = guest()?;
+    cargo(&["build", "-q", "-p", "gureum", "--profile", profile])?;
     let directory = target().join(if profile == "dev" { "debug" } else { profile });
-    let guest = directory.join("gureum-guest");
-    let _ = std::fs::remove_file(&guest);
-    std::fs::copy(target().join("release/guest"), &guest).context("copying the guest binary")?;
+    let beside = directory.join("gureum-guest");
+    if beside != guest {
+        // A file that runs cannot be written, but it can be replaced.
+        let _ = std::fs::remove_file(&beside);
+        std::fs::copy(&guest, &beside).context("copying the guest's binary")?;
+    }
     Ok(directory.join("gureum"))
 }

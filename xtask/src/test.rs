@@ -18,9 +18,8 @@ const PYTHON_PACKAGES: &[&str] = &["boto3==1.43.11", "awscli", "pytest", "reques
 /// A test failed.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let wanted = |layer: &str| arguments.is_empty() || arguments.iter().any(|a| a == layer);
-    if let Some(unknown) = arguments
-        .iter()
-        .find(|a| !["lint", "unit", "clients", "machines"].contains(&a.as_str()))
+    if let Some(unknown) =
+        arguments.iter().find(|a| !["lint", "unit", "clients", "machines"].contains(&a.as_str()))
     {
         bail!("there is no layer {unknown}: lint, unit, clients, machines");
     }
@@ -72,7 +71,8 @@ fn layer(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
 fn lint() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], false)?;
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], false)?;
-    if Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|o| o.status.success()) {
+    if Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|o| o.status.success())
+    {
         cargo(&["deny", "check", "bans", "licenses", "sources"], false)?;
     } else {
         println!("skipped: cargo-deny is not installed");

@@ -4,6 +4,7 @@
 //! when they are stale (`GUREUM_UPDATE=1 cargo test -p gureum` writes them anew).
 
 use service::operation::Service;
+#[cfg(test)]
 use std::fmt::Write as _;
 
 /// All services of the binary.

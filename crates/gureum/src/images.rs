@@ -28,15 +28,10 @@ pub(crate) fn run(command: &Image) -> Result<()> {
         }
         Image::Import { file, name, data } => {
             let images = data.path().join("images");
-            let name = match name {
-                Some(name) => name.clone(),
-                None => file
-                    .file_stem()
-                    .context("the file has no name: give --name")?
-                    .to_string_lossy()
-                    .into_owned(),
-            };
-            let manifest = node::image::import(file, &images, &name)?;
+            let stem = || Some(file.file_stem()?.to_string_lossy().into_owned());
+            let name = name.clone().or_else(stem).context("the file has no name: give --name")?;
+            let options = node::image::ImportOptions { name, ..Default::default() };
+            let manifest = node::image::import(file, &images, &options)?;
             println!("imported {}: {}", manifest.key, manifest.name);
         }
         Image::List { data } => {

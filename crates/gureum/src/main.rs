@@ -44,7 +44,7 @@ enum Command {
 struct DataDirectory {
     /// Where the region keeps its state [default: /var/lib/gureum as root, else
     /// $XDG_DATA_HOME/gureum].
-    #[arg(long, env = "GUREUM_DATA_DIR")]
+    #[arg(long)]
     data_dir: Option<PathBuf>,
 }
 

@@ -61,7 +61,12 @@ async fn serve(
         options.throttle == Switch::On,
     ));
     service::reconcile::start(ec2::RECONCILERS, Arc::clone(&environment), Arc::clone(&store));
-    tokio::spawn(images::watch(Arc::clone(&store), Arc::clone(&dispatcher), data.join("images"), simulated));
+    tokio::spawn(images::watch(
+        Arc::clone(&store),
+        Arc::clone(&dispatcher),
+        data.join("images"),
+        simulated,
+    ));
     tokio::spawn(hourly(Arc::clone(&dispatcher)));
     std::fs::write(data.join("gureum.pid"), format!("{}\n", std::process::id()))?;
     let address = listener.local_addr()?;

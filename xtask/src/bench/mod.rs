@@ -1,4 +1,4 @@
-//! `cargo xtask bench [ROW…]`: each promise of speed and size as a ratio to a named peer, in one
+//! `cargo xtask bench [--binary PATH] [ROW…]`: each promise of speed and size as a ratio to a named peer, in one
 //! run on one machine.
 //!
 //! Peer and gureum are loaded in turn, in short slices, several rounds; a row's number is the median
@@ -63,21 +63,29 @@ struct Bench {
     rows: Vec<Row>,
 }
 
-/// Runs the rows whose key contains one of the arguments, or all of them.
+/// Runs the rows whose key contains one of the arguments, or all of them, on a release that it
+/// builds, or on the binary that is named.
 ///
 /// # Errors
 /// Something does not build, install, start or answer.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let (binary, wanted) = match arguments {
+        [option, path, wanted @ ..] if option == "--binary" => (Some(path), wanted),
+        _ => (None, arguments),
+    };
     let unknown = |a: &&String| !ROWS.iter().any(|(key, ..)| key.contains(a.as_str()));
-    if let Some(argument) = arguments.iter().find(unknown) {
+    if let Some(argument) = wanted.iter().find(unknown) {
         let keys: Vec<_> = ROWS.iter().map(|(key, ..)| *key).collect();
         bail!("no row is called {argument}; there are {}", keys.join(", "));
     }
-    let gureum = setup::build("release")?;
+    let gureum = match binary {
+        Some(path) => std::fs::canonicalize(path).with_context(|| path.clone())?,
+        None => setup::build("release")?,
+    };
     let peers = setup::venv(&setup::target().join("bench-venv"), &server::PACKAGES)?;
     let work = setup::target().join("bench");
     let tools = Tools { gureum: Some(gureum), peers, work };
-    let mut bench = Bench { tools, wanted: arguments.to_vec(), rows: Vec::new() };
+    let mut bench = Bench { tools, wanted: wanted.to_vec(), rows: Vec::new() };
     bench.reads_and_tags()?;
     bench.launches()?;
     bench.start_and_memory()?;
@@ -86,7 +94,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let order = |row: &Row| ROWS.iter().position(|(key, ..)| *key == row.key);
     bench.rows.sort_by_key(order);
     println!("\n{}", report::table(&bench.rows));
-    if arguments.is_empty() {
+    if wanted.is_empty() {
         report::write(&setup::root().join("docs/performance.md"), &bench.tools, &bench.rows)?;
     }
     Ok(())

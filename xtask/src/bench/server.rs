@@ -175,8 +175,13 @@ impl Tools {
             first_answer: Duration::ZERO,
         };
         server.wait_until_open()?;
-        if let (None, Some(data)) = (&keys, data) {
-            keys = Some(self.credentials(data)?);
+        // The port is open before the key is there.
+        while let (None, Some(data)) = (&keys, data) {
+            match self.credentials(data) {
+                Ok(found) => keys = Some(found),
+                Err(error) if begun.elapsed() > Duration::from_secs(60) => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
         }
         if let Some((id, secret)) = keys {
             (server.access_key_id, server.secret_access_key) = (id, secret);
