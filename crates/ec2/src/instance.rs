@@ -230,6 +230,11 @@ pub(crate) fn user_initiated(now: Timestamp) -> String {
     now.format("User initiated (%Y-%m-%d %H:%M:%S GMT)")
 }
 
+/// The times that EC2 shows of instances and volumes have no fractions of a second.
+pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp(at.0 - at.0.rem_euclid(1_000))
+}
+
 fn on_off(enabled: bool) -> Option<String> {
     Some(if enabled { "enabled" } else { "disabled" }.to_owned())
 }

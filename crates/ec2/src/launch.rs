@@ -247,6 +247,7 @@ fn launch(
         true => Some(free_public_address(call)?),
         false => None,
     };
+    let now = instance::whole_second(call.now);
     let id = call.new_id("i");
     let interface_id = call.new_id("eni");
     call.put(&private_claim(call, &subnet.vpc_id, private_ip), interface_id.clone());
@@ -270,7 +271,7 @@ fn launch(
             instance_id: id.clone(),
             device_index: 0,
             delete_on_termination: plan.network.delete_on_termination,
-            attached: call.now,
+            attached: now,
         }),
         tags: plan.interface_tags.clone(),
     };
@@ -302,8 +303,8 @@ fn launch(
         start: 1,
         reboots: 0,
         force_stop: false,
-        launched: call.now,
-        created: call.now,
+        launched: now,
+        created: now,
         state_changed: call.now,
         state_reason: instance::pending(),
         transition_reason: String::new(),
@@ -339,7 +340,7 @@ fn stage_volume(
         throughput: device.shape.throughput,
         snapshot_id: device.snapshot_id.clone(),
         availability_zone: plan.subnet.availability_zone.clone(),
-        created: call.now,
+        created: instance::whole_second(call.now),
         instance_id: Some(instance_id.to_owned()),
         tags: plan.volume_tags.clone(),
     };
@@ -351,7 +352,7 @@ fn stage_volume(
         delete_on_termination: device.delete_on_termination,
         size_gib: device.shape.size_gib,
         source: device.source.clone(),
-        attached: call.now,
+        attached: instance::whole_second(call.now),
     }
 }
 

@@ -1,7 +1,7 @@
 //! StartInstances, StopInstances, RebootInstances and TerminateInstances: changes of the wanted
 //! state. A wrong id or state fails the whole request.
 
-use super::{get_all, is_ending, put, state, user_initiated};
+use super::{get_all, is_ending, put, state, user_initiated, whole_second};
 use crate::launch;
 use crate::record::{Instance, InstanceState, Interface, StateReason, key};
 use model::ec2 as api;
@@ -60,7 +60,7 @@ pub(crate) fn start_instances(
         started.start = instance.start.saturating_add(1);
         started.force_stop = false;
         started.reachable = None;
-        started.launched = call.now;
+        started.launched = whole_second(call.now);
         started.state_changed = call.now;
         if instance.wants_public_ip && instance.public_ip.is_none() {
             started.public_ip = Some(assign_public_address(call, &instance)?);

@@ -6,8 +6,10 @@ use super::*;
 use crate::instance;
 use crate::launch::run_instances;
 use crate::testing::{ACCOUNT, Region};
-use base::machine::Wanted;
+use base::machine::{Driver, Wanted};
 use model::ec2 as api;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -234,4 +236,185 @@ fn describe(region: &Region, id: &str, transactions: usize) -> String {
     }
     say("transactions", transactions.to_string());
     output
+}
+
+/// What may happen to a region with one image: requests, and machines that end by themselves.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Launch {
+        keep_interface: bool,
+        terminate_on_shutdown: bool,
+    },
+    Start(usize),
+    Stop(usize, bool),
+    Reboot(usize),
+    Terminate(usize),
+    /// The machine gets as far as it was told.
+    Obey(usize),
+    PowerOff(usize),
+    Die(usize),
+    Fail(usize),
+    /// The daemon was started anew.
+    Forget(usize),
+    Reconcile(usize),
+    Hour,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let of = 0..4usize;
+    prop_oneof![
+        2 => any::<(bool, bool)>().prop_map(|(keep_interface, terminate_on_shutdown)| {
+            Event::Launch { keep_interface, terminate_on_shutdown }
+        }),
+        3 => of.clone().prop_map(Event::Start),
+        3 => (of.clone(), any::<bool>()).prop_map(|(n, force)| Event::Stop(n, force)),
+        1 => of.clone().prop_map(Event::Reboot),
+        1 => of.clone().prop_map(Event::Terminate),
+        6 => of.clone().prop_map(Event::Obey),
+        1 => of.clone().prop_map(Event::PowerOff),
+        1 => of.clone().prop_map(Event::Die),
+        1 => of.clone().prop_map(Event::Fail),
+        1 => of.clone().prop_map(Event::Forget),
+        6 => of.prop_map(Event::Reconcile),
+        1 => Just(Event::Hour),
+    ]
+}
+
+/// What the last wish makes of the machine.
+fn obey(region: &Region, id: &str) {
+    let Some(spec) = region.driver.spec(id) else { return };
+    let state = match (spec.wanted, region.driver.state(id)) {
+        (_, State::Gone) => State::Gone,
+        (Wanted::Terminated, _) => State::Gone,
+        (Wanted::Running { start, .. }, State::Exited { start: ended, cause })
+            if start <= ended =>
+        {
+            State::Exited { start: ended, cause }
+        }
+        (Wanted::Running { start, .. }, State::Failed { start: failed, message })
+            if start <= failed =>
+        {
+            State::Failed { start: failed, message }
+        }
+        (Wanted::Running { start, reboots }, _) => {
+            State::Running { start, reboots, reachable: Some(true) }
+        }
+        (Wanted::Stopped { .. }, State::Running { start, .. } | State::Launching { start }) => {
+            State::Exited { start, cause: ExitCause::Requested }
+        }
+        (Wanted::Stopped { .. }, State::Absent) => {
+            State::Exited { start: 0, cause: ExitCause::Requested }
+        }
+        (Wanted::Stopped { .. }, other) => other,
+    };
+    region.driver.set(id, state);
+}
+
+fn happen(region: &Region, ids: &mut Vec<String>, event: Event) {
+    let one = |n: usize| (!ids.is_empty()).then(|| ids[n % ids.len()].clone());
+    let up = |id: &str| match region.driver.state(id) {
+        State::Running { start, .. } | State::Launching { start } => Some(start),
+        _ => None,
+    };
+    let line = match event {
+        Event::Launch { keep_interface, terminate_on_shutdown } => {
+            if ids.len() < 4 {
+                let mut words = "run-instances data-volume".to_owned();
+                words.push_str(if keep_interface { " keep-interface" } else { "" });
+                words.push_str(if terminate_on_shutdown { " terminate-on-shutdown" } else { "" });
+                let mut id = String::new();
+                command(region, &mut id, &words).unwrap();
+                ids.push(id);
+            }
+            return;
+        }
+        Event::Hour => return region.pass(3_600_000),
+        Event::Start(n) => one(n).map(|id| (id, "start-instances".to_owned())),
+        Event::Stop(n, false) => one(n).map(|id| (id, "stop-instances".to_owned())),
+        Event::Stop(n, true) => one(n).map(|id| (id, "stop-instances force".to_owned())),
+        Event::Reboot(n) => one(n).map(|id| (id, "reboot-instances".to_owned())),
+        Event::Terminate(n) => one(n).map(|id| (id, "terminate-instances".to_owned())),
+        Event::Obey(n) => {
+            return one(n).into_iter().for_each(|id| obey(region, &id));
+        }
+        Event::Reconcile(n) => {
+            return one(n).into_iter().for_each(|id| {
+                reconcile(region, &id);
+            });
+        }
+        Event::PowerOff(n) => {
+            one(n).and_then(|id| up(&id).map(|start| (id, format!("machine off {start}"))))
+        }
+        Event::Die(n) => {
+            one(n).and_then(|id| up(&id).map(|start| (id, format!("machine died {start} so it"))))
+        }
+        Event::Fail(n) => one(n).and_then(|id| match region.driver.spec(&id)?.wanted {
+            Wanted::Running { start, .. } if up(&id).is_none_or(|up| up < start) => {
+                Some((id, format!("machine failed {start} no disk")))
+            }
+            _ => None,
+        }),
+        Event::Forget(n) => one(n).map(|id| (id, "machine absent".to_owned())),
+    };
+    if let Some((mut id, line)) = line {
+        // A refusal is an answer too.
+        let _ = command(region, &mut id, &line);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Whatever happens, once machines do as they are told every instance comes to rest, and claims,
+    /// interfaces and volumes are those of the instances that there are.
+    #[test]
+    fn everything_comes_to_rest(events in prop::collection::vec(any_event(), 1..40)) {
+        let region = Region::new();
+        let mut ids = Vec::new();
+        for event in events {
+            happen(&region, &mut ids, event);
+        }
+        for _ in 0..4 {
+            for id in &ids {
+                reconcile(&region, id);
+                obey(&region, id);
+            }
+        }
+        let mut public = 0;
+        let mut used = BTreeSet::new();
+        for id in &ids {
+            let Some(instance) = region.run(|call| call.peek::<Instance>(&work(id))).unwrap()
+            else {
+                continue;
+            };
+            let rests = matches!(
+                instance.state,
+                InstanceState::Running | InstanceState::Stopped | InstanceState::Terminated
+            );
+            prop_assert!(rests, "{id} is {:?}", instance.state);
+            let runs = instance.state == InstanceState::Running;
+            prop_assert_eq!(instance.public_ip.is_some(), runs);
+            public += usize::from(runs);
+            if instance.state != InstanceState::Terminated {
+                used.insert(instance.interface_id.clone());
+            }
+        }
+        let count = |prefix: &str| {
+            region.run(|call| Ok(call.snapshot().scan(prefix).count())).unwrap()
+        };
+        prop_assert_eq!(count("/public-address/"), public);
+        let interfaces = region
+            .run(|call| call.scan::<Interface>(&key::of("us-east-1", key::INTERFACE, ACCOUNT, "")))
+            .unwrap();
+        for interface in &interfaces {
+            prop_assert_eq!(interface.attachment.is_some(), used.contains(&interface.id));
+        }
+        let claims = count(&key::of("us-east-1", key::PRIVATE_ADDRESS, ACCOUNT, ""));
+        prop_assert_eq!(claims, interfaces.len());
+        let volumes = region
+            .run(|call| call.scan::<Volume>(&key::of("us-east-1", key::VOLUME, ACCOUNT, "")))
+            .unwrap();
+        let attached = volumes.iter().filter(|volume| volume.instance_id.is_some()).count();
+        prop_assert_eq!(attached, 2 * used.len(), "a root and a data volume each");
+    }
 }
