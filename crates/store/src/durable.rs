@@ -52,6 +52,9 @@ const HURRY_BYTES: u64 = 512 << 20;
 /// How long after a failed checkpoint it is tried again.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a lock may be held by who is about to let it go.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Opens the store in the directory `path`.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Engine, Error> {
     let journal_path = path.join("journal");
@@ -66,14 +69,29 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Engine, Error> {
     open_on(checkpoint, Arc::new(journal), lock, options)
 }
 
-/// One process at a time. The lock goes with the process, however it ends.
+/// One process at a time. The lock goes with the process, however it ends; but for a moment also
+/// with a child that it was about to start, so we are patient.
 fn lock(path: &Path) -> Result<File, Error> {
     let name = path.join("lock");
     let file = private_file(&name).map_err(|e| Error::io("open", &name, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+    patiently(|| match file.try_lock() {
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(e)) => Err(Error::io("lock", name, e)),
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", &name, e)),
+    })?;
+    Ok(file)
+}
+
+/// Tries until it is something else than [`Error::Locked`], or [`LOCK_PATIENCE`] is over.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(Error::Locked { .. }) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
     }
 }
 
@@ -189,13 +207,13 @@ impl Checkpoint {
     fn database(&mut self) -> Result<&Database, Error> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => {
+            None => patiently(|| {
                 let file =
                     private_file(&self.path).map_err(|e| Error::io("open", &self.path, e))?;
                 let mut builder = Database::builder();
                 builder.set_cache_size(REDB_CACHE);
-                builder.create_file(file).map_err(|e| self.error("open", e))?
-            }
+                builder.create_file(file).map_err(|e| self.error("open", e))
+            })?,
         };
         Ok(self.database.insert(database))
     }

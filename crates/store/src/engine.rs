@@ -124,6 +124,7 @@ impl Engine {
             clock: options.clock.clone(),
             state,
             durable,
+            failing: false,
         };
         for (id, lease) in &writer.state.leases {
             writer.deadlines.insert(*id, deadline(writer.clock.now(), lease.ttl_seconds));
@@ -207,6 +208,15 @@ struct Writer<D> {
     deadlines: HashMap<LeaseId, Timestamp>,
     clock: Clock,
     durable: D,
+    /// Whether the last write failed, so that a full disk is not a full log.
+    failing: bool,
+}
+
+impl<D> Drop for Writer<D> {
+    /// Also if it panicked: nobody may wait for a change that will not come.
+    fn drop(&mut self) {
+        self.shared.log.close();
+    }
 }
 
 fn deadline(now: Timestamp, ttl_seconds: u64) -> Timestamp {
@@ -227,9 +237,8 @@ fn gather(first: Request, queue: &Receiver<Request>) -> Vec<Request> {
 
 impl<D: Durable> Writer<D> {
     fn run(&mut self, queue: &Receiver<Request>) {
-        let mut expiry_failed = false;
         loop {
-            let first = match self.until_next_expiry(expiry_failed) {
+            let first = match self.until_next_expiry() {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => queue.recv_timeout(wait),
             };
@@ -238,41 +247,48 @@ impl<D: Durable> Writer<D> {
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            expiry_failed = self.batch(batch).is_err();
+            self.batch(batch);
         }
-        self.shared.log.close();
     }
 
     /// How long until a lease ends; `None` without leases.
-    fn until_next_expiry(&self, failed: bool) -> Option<Duration> {
+    fn until_next_expiry(&self) -> Option<Duration> {
         let next = *self.deadlines.values().min()?;
         let wait = Duration::from_millis(self.clock.wall_millis_until(next));
-        Some(if failed { wait.max(EXPIRY_RETRY) } else { wait })
+        Some(if self.failing { wait.max(EXPIRY_RETRY) } else { wait })
     }
 
-    fn batch(&mut self, requests: Vec<Request>) -> Result<(), Error> {
+    fn batch(&mut self, requests: Vec<Request>) {
         let durable = self.state.clone();
         let mut steps = Vec::with_capacity(requests.len());
         self.expire(&mut steps);
         let pending: Vec<Pending> =
             requests.into_iter().map(|request| self.handle(request, &mut steps)).collect();
-        let written = match steps.is_empty() {
-            true => Ok(()),
-            false => self.durable.write(&steps, &self.state),
+        let wrote = !steps.is_empty();
+        let written = match wrote {
+            true => self.durable.write(&steps, &self.state),
+            false => Ok(()),
         };
         match &written {
             Ok(()) => self.publish(steps),
             Err(error) => {
-                tracing::error!(error = %error, "a batch of writes failed and was taken back");
+                if !self.failing {
+                    tracing::error!(error = %error, "writes fail and are taken back");
+                }
                 self.state = durable;
             }
+        }
+        if self.failing && written.is_ok() && wrote {
+            tracing::info!("writes succeed again");
+        }
+        if wrote {
+            self.failing = written.is_err();
         }
         let leases = &self.state.leases;
         self.deadlines.retain(|id, _| leases.contains_key(id));
         for answer in pending {
             answer.send(&written);
         }
-        written
     }
 
     /// Makes the batch visible: first to readers, then to watches.

@@ -37,7 +37,7 @@ const RECORD_HEADER: usize = 16;
 const KEEP_BUFFER: usize = 1 << 20;
 
 /// How many spare segments are kept.
-const MAX_SPARES: usize = 2;
+const MAX_SPARES: usize = 4;
 
 fn segment_name(number: u64) -> String {
     format!("{number:016}.journal")

@@ -104,7 +104,7 @@ pub struct Options {
     pub log_events: usize,
     /// How many bytes of replaced values the change log may keep alive.
     pub log_bytes: usize,
-    /// The size of a journal segment, in bytes. Two to four of them are on the disk.
+    /// The size of a journal segment, in bytes. Two to six of them are on the disk.
     pub segment_bytes: u64,
 }
 
@@ -115,7 +115,7 @@ impl Options {
             clock: Clock::wall(),
             log_events: 32_768,
             log_bytes: 8 << 20,
-            segment_bytes: 16 << 20,
+            segment_bytes: 8 << 20,
         }
     }
 }

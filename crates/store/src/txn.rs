@@ -250,7 +250,10 @@ fn validate_branch(ops: &[Op]) -> Result<usize, Error> {
         let clash = match op {
             Op::Put { .. } => None,
             Op::Delete { key } => put.get(key.as_str()),
-            Op::DeletePrefix { prefix } => put.iter().find(|key| key.starts_with(prefix.as_str())),
+            Op::DeletePrefix { prefix } => {
+                let first = put.range(prefix.as_str()..).next();
+                first.filter(|key| key.starts_with(prefix.as_str()))
+            }
         };
         if let Some(key) = clash {
             return Err(Error::DuplicateKey { key: (*key).to_owned() });
