@@ -255,15 +255,16 @@ impl Server {
     /// A launch of one instance. The zones are taken in turn: a default subnet has 4,091 addresses,
     /// which would not do for a second of launches.
     pub(super) fn launches(&self) -> Vec<Vec<u8>> {
+        ["a", "b", "c", "d", "e", "f"].map(|zone| self.launch(1, zone)).to_vec()
+    }
+
+    fn launch(&self, count: usize, zone: &str) -> Vec<u8> {
         let image = &self.image;
-        let one = |zone| {
-            let rest = format!(
-                "&ImageId={image}&InstanceType=t3.micro&MinCount=1&MaxCount=1\
-                 &Placement.AvailabilityZone={REGION}{zone}"
-            );
-            self.request(&Question::ec2("RunInstances", &rest), 0)
-        };
-        ["a", "b", "c", "d", "e", "f"].map(one).to_vec()
+        let rest = format!(
+            "&ImageId={image}&InstanceType=t3.micro&MinCount={count}&MaxCount={count}\
+             &Placement.AvailabilityZone={REGION}{zone}"
+        );
+        self.request(&Question::ec2("RunInstances", &rest), 0)
     }
 
     /// The ids of all instances.
@@ -275,11 +276,13 @@ impl Server {
         Ok(ids)
     }
 
-    /// Launches instances one by one until there are `count`.
+    /// Launches instances until there are `count`, ten at a time: moto shows no more than a hundred
+    /// reservations at once.
     pub(super) fn grow_to(&self, count: usize) -> Result<()> {
-        let launches = self.launches();
-        for index in self.instances()?.len()..count {
-            let (status, text) = load::call(self.address, &launches[index % launches.len()])?;
+        const AT_ONCE: usize = 10;
+        let launch = self.launch(AT_ONCE, "a");
+        for _ in (self.instances()?.len()..count).step_by(AT_ONCE) {
+            let (status, text) = load::call(self.address, &launch)?;
             if status != 200 {
                 bail!("{} answers {status} to RunInstances: {}", self.name, start_of(&text));
             }
