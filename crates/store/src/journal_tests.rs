@@ -128,7 +128,7 @@ fn what_was_acknowledged_survives_the_loss_of_power() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    for _ in 0..150 {
+    for _ in 0..80 {
         survive(&mut random);
     }
 }
