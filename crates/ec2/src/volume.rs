@@ -357,6 +357,86 @@ fn describe_volumes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance;
+    use crate::launch::run_instances;
+    use crate::testing::{Region, filter, list};
+
+    #[test]
+    fn volumes_show_their_instance() {
+        let region = Region::new();
+        let mut request = instance::tests::request(&region);
+        request.block_device_mappings = Some(vec![
+            api::BlockDeviceMapping {
+                device_name: Some("/dev/xvda".to_owned()),
+                ebs: Some(api::EbsBlockDevice {
+                    volume_size: Some(20),
+                    volume_type: Some("gp2".to_owned()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            api::BlockDeviceMapping {
+                device_name: Some("/dev/sdf".to_owned()),
+                ebs: Some(api::EbsBlockDevice { volume_size: Some(5), ..Default::default() }),
+                ..Default::default()
+            },
+        ]);
+        let launched = region.ok(run_instances, request).instances.unwrap().remove(0);
+        let id = launched.instance_id.unwrap();
+        let ask = |name: &str, value: &str| {
+            let input = api::DescribeVolumesRequest {
+                filters: Some(vec![filter(name, &[value])]),
+                ..Default::default()
+            };
+            region.ok(describe_volumes, input).volumes.unwrap()
+        };
+        assert_eq!(ask("attachment.instance-id", &id).len(), 2);
+        assert_eq!(ask("attachment.instance-id", "i-*").len(), 2);
+        assert_eq!(ask("attachment.instance-id", "i-12345678").len(), 0);
+        let root = ask("attachment.device", "/dev/xvda").remove(0);
+        assert_eq!((root.size, root.iops, root.throughput), (Some(20), Some(100), None));
+        assert!(root.snapshot_id.unwrap().starts_with("snap-"));
+        let attachment = &root.attachments.as_ref().unwrap()[0];
+        assert_eq!(attachment.delete_on_termination, Some(true));
+        assert_eq!(attachment.instance_id.as_deref(), Some(id.as_str()));
+        let data = ask("size", "5").remove(0);
+        assert_eq!(data.volume_type.as_deref(), Some("gp2"));
+        assert_eq!(data.snapshot_id.as_deref(), Some(""));
+        assert_eq!(data.attachments.unwrap()[0].delete_on_termination, Some(false));
+        let input = api::DescribeVolumesRequest {
+            volume_ids: list(&["vol-12345678"]),
+            ..Default::default()
+        };
+        assert_eq!(
+            region.refused(describe_volumes, input),
+            "InvalidVolume.NotFound: The volume 'vol-12345678' does not exist."
+        );
+    }
+
+    #[test]
+    fn bad_mappings_are_refused() {
+        let region = Region::new();
+        let refused = |device: &str, size: Option<i32>, encrypted: Option<bool>| {
+            let mut request = instance::tests::request(&region);
+            request.block_device_mappings = Some(vec![api::BlockDeviceMapping {
+                device_name: Some(device.to_owned()),
+                ebs: Some(api::EbsBlockDevice {
+                    volume_size: size,
+                    encrypted,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }]);
+            region.refused(run_instances, request)
+        };
+        assert!(refused("/dev/sdf", None, None).starts_with("MissingParameter: "));
+        assert!(refused("sd f", Some(1), None).starts_with("InvalidBlockDeviceMapping: "));
+        assert!(refused("/dev/xvda", Some(0), None).starts_with("InvalidBlockDeviceMapping: "));
+        assert_eq!(
+            refused("/dev/xvda", None, Some(true)),
+            "UnsupportedOperation: BlockDeviceMapping.Ebs.Encrypted=true is not built in gureum yet."
+        );
+    }
 
     fn wish(size: Option<i32>, kind: &str, iops: Option<i32>, throughput: Option<i32>) -> Wish {
         Wish { size, kind: Some(kind.to_owned()), iops, throughput }

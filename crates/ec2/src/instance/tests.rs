@@ -113,8 +113,11 @@ fn a_launch_shows_everything() {
         Some("open")
     );
     let options = shown.metadata_options.unwrap();
-    assert_eq!(options.http_tokens.as_deref(), Some("optional"));
-    assert_eq!(options.http_put_response_hop_limit, Some(1));
+    // As the image says (EC2 User Guide, "Instance metadata options").
+    let required = crate::image::built_in()[0].imds_v2;
+    let expected = if required { ("required", 2) } else { ("optional", 1) };
+    assert_eq!(options.http_tokens.as_deref(), Some(expected.0));
+    assert_eq!(options.http_put_response_hop_limit, Some(expected.1));
     let spec = region.driver.spec(&id).unwrap();
     assert_eq!(spec.image, "micro");
     assert_eq!((spec.vcpus, spec.memory_mib), (2, 1024));
