@@ -205,8 +205,12 @@ impl Host {
                 command::ip_batch(None, &[format!("route delete unreachable {pool}")])?;
             }
         }
-        for (path, value) in &changes.sysctls {
-            fs::write(path, value).map_err(Error::io(format!("restore {path}")))?;
+        // Another region on this machine forwards as well: what it needs stays.
+        let tables = command::nft(&["list", "tables", "ip"])?;
+        if !tables.lines().any(|line| line.trim_end().ends_with("-host")) {
+            for (path, value) in &changes.sysctls {
+                fs::write(path, value).map_err(Error::io(format!("restore {path}")))?;
+            }
         }
         match fs::remove_file(self.state_file()) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -7,8 +7,8 @@
 //! vanishes.
 
 use crate::names::{
-    HOST_ADDRESS, HOST_MAC, METADATA, RESOLVER, ROUTER_MAC, TIME, UPLINK, UPLINK_ADDRESS, resolver,
-    router, tap,
+    HOST_ADDRESS, HOST_MAC, LINK_GROUP, METADATA, RESOLVER, ROUTER_MAC, TIME, UPLINK,
+    UPLINK_ADDRESS, resolver, router, tap,
 };
 use crate::{Error, command, system};
 use base::network::Vpc;
@@ -113,7 +113,7 @@ impl Layout {
         if fresh {
             lines.push("link set lo up".into());
             lines.push(format!("address replace {UPLINK_ADDRESS}/32 dev {UPLINK} scope link"));
-            lines.push(format!("link set {UPLINK} up"));
+            lines.push(format!("link set {UPLINK} group {LINK_GROUP} up"));
         }
         let stays = |link: &str| link == UPLINK || wanted.taps.contains(link);
         for (key, _) in self.neighbours.iter().filter(|(key, _)| stays(&key.0)) {
@@ -134,7 +134,7 @@ impl Layout {
             lines.push(format!("address replace {address}/32 dev lo"));
         }
         for tap in wanted.taps.iter().filter(|tap| fresh || !self.taps.contains(*tap)) {
-            lines.push(format!("link set {tap} address {ROUTER_MAC} mtu 1500"));
+            lines.push(format!("link set {tap} address {ROUTER_MAC} mtu 1500 group {LINK_GROUP}"));
             lines.push(format!("link set {tap} up"));
         }
         for (destination, route) in &wanted.routes {

@@ -56,7 +56,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
 
 /// Where and under which names the network lives.
@@ -129,7 +129,11 @@ struct Inner {
     config: Config,
     services: Services,
     state: Mutex<State>,
+    /// The VPCs as applied, for those who only look: they never wait for an apply.
+    directory: RwLock<Directory>,
 }
+
+type Directory = Arc<BTreeMap<String, Arc<Vpc>>>;
 
 #[derive(Debug)]
 struct State {
@@ -142,7 +146,7 @@ struct State {
 /// A VPC as it stands in the kernel.
 #[derive(Debug)]
 struct Applied {
-    vpc: Vpc,
+    vpc: Arc<Vpc>,
     ruleset: Ruleset,
     layout: Layout,
 }
@@ -158,12 +162,22 @@ impl Network {
             vpcs: BTreeMap::new(),
             doors: BTreeMap::new(),
         };
-        Ok(Network { inner: Arc::new(Inner { config, services, state: Mutex::new(state) }) })
+        let inner =
+            Inner { config, services, state: Mutex::new(state), directory: RwLock::default() };
+        Ok(Network { inner: Arc::new(inner) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic half way leaves a VPC unknown, which is a state that apply can start from.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directory(&self) -> Directory {
+        self.inner.directory.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn find(&self, vpc_id: &str) -> Result<Arc<Vpc>, Error> {
+        self.directory().get(vpc_id).cloned().ok_or_else(|| Error::NotInPlan(vpc_id.to_owned()))
     }
 
     fn namespace(&self, vpc_id: &str) -> String {
@@ -180,8 +194,11 @@ impl Network {
         state.host.prepare()?;
         let mut result = self.remove_surplus(plan, &mut state);
         for vpc in &plan.vpcs {
-            let before = state.vpcs.remove(&vpc.id);
-            if before.as_ref().is_some_and(|applied| applied.vpc == *vpc) {
+            // A namespace that somebody removed is not the one that we knew.
+            let number = namespace::number(&self.namespace(&vpc.id)).ok();
+            let stands = state.doors.get(&vpc.id).is_some_and(|door| Some(door.space) == number);
+            let before = state.vpcs.remove(&vpc.id).filter(|_| stands);
+            if before.as_ref().is_some_and(|applied| *applied.vpc == *vpc) {
                 state.vpcs.extend(before.map(|applied| (vpc.id.clone(), applied)));
                 continue;
             }
@@ -192,15 +209,34 @@ impl Network {
                 Err(error) => result = result.and(Err(error)),
             }
         }
-        let prefix = &self.inner.config.name_prefix;
-        let routes = state.vpcs.values().flat_map(|applied| {
-            let link = names::host_link(prefix, &applied.vpc.id);
-            let public = applied.vpc.interfaces.iter().filter_map(|i| i.public_ip);
-            public.map(move |address| (address, link.clone()))
+        self.publish(plan, &state);
+        result.and(self.route(plan, &mut state.host))
+    }
+
+    /// A VPC that could not be changed is still what it was.
+    fn publish(&self, plan: &Plan, state: &State) {
+        let old = self.directory();
+        let current = plan.vpcs.iter().filter_map(|vpc| {
+            let applied = state.vpcs.get(&vpc.id).map(|applied| &applied.vpc);
+            Some((vpc.id.clone(), applied.or_else(|| old.get(&vpc.id))?.clone()))
         });
-        let routes: BTreeMap<Ipv4Addr, String> = routes.collect();
-        self.inner.services.publish(routes.keys().copied().collect());
-        result.and(state.host.route(routes))
+        let directory = Arc::new(current.collect::<BTreeMap<_, _>>());
+        let interfaces = directory.values().flat_map(|vpc| &vpc.interfaces);
+        let public = interfaces.filter_map(|interface| interface.public_ip).collect();
+        self.inner.services.publish(public);
+        *self.inner.directory.write().unwrap_or_else(PoisonError::into_inner) = directory;
+    }
+
+    fn route(&self, plan: &Plan, host: &mut Host) -> Result<(), Error> {
+        let links = system::links().map_err(Error::io("list links"))?;
+        let routes = plan.vpcs.iter().flat_map(|vpc| {
+            let link = names::host_link(&self.inner.config.name_prefix, &vpc.id);
+            // A VPC that could not even be made has none.
+            let public = vpc.interfaces.iter().filter(|_| links.contains_key(&link));
+            let public = public.filter_map(|interface| interface.public_ip).collect::<Vec<_>>();
+            public.into_iter().map(move |address| (address, link.clone()))
+        });
+        host.route(routes.collect())
     }
 
     fn remove_surplus(&self, plan: &Plan, state: &mut State) -> Result<(), Error> {
@@ -229,6 +265,8 @@ impl Network {
             namespace::create(&space)?;
             namespace::within(&space, || set(&SETTINGS))?;
             state.host.connect(&vpc.id)?;
+            // A new link has none of the old one's.
+            state.host.forget_routes();
         }
         let number = namespace::number(&space)?;
         let open = state.doors.get(&vpc.id).is_some_and(|door| door.space == number);
@@ -279,7 +317,7 @@ impl Network {
         } else if let Some(door) = state.doors.get(&vpc.id) {
             door.show(view);
         }
-        Ok(Applied { vpc: vpc.clone(), ruleset, layout })
+        Ok(Applied { vpc: Arc::new(vpc.clone()), ruleset, layout })
     }
 
     /// A descriptor of the interface's tap for QEMU: `-netdev tap,fd=N,vhost=off`.
@@ -287,12 +325,9 @@ impl Network {
     /// Ethernet frames behind a `virtio_net_hdr`. The descriptor needs no privilege to be used, and
     /// goes on working when this process ends. Only one process at a time can have it.
     pub fn open_tap(&self, vpc_id: &str, interface_id: &str) -> Result<OwnedFd, Error> {
-        let state = self.state();
         let tap = names::tap(interface_id);
-        let known = state.vpcs.get(vpc_id).is_some_and(|applied| {
-            applied.vpc.interfaces.iter().any(|interface| interface.id == interface_id)
-        });
-        if !known {
+        let vpc = self.find(vpc_id)?;
+        if !vpc.interfaces.iter().any(|interface| interface.id == interface_id) {
             return Err(Error::NotInPlan(format!("{interface_id} of {vpc_id}")));
         }
         namespace::within(&self.namespace(vpc_id), || {
@@ -309,11 +344,10 @@ impl Network {
     /// A listener on 169.254.169.254:80 inside the VPC.
     ///
     /// A peer's address is that of the interface that called ([`Network::interface_of`]): the
-    /// guard lets no other source through.
+    /// guard lets no other source through. It lives as long as the VPC: one that is removed and made
+    /// again needs a new listener.
     pub fn listen_metadata(&self, vpc_id: &str) -> Result<TcpListener, Error> {
-        if !self.state().vpcs.contains_key(vpc_id) {
-            return Err(Error::NotInPlan(vpc_id.to_owned()));
-        }
+        self.find(vpc_id)?;
         namespace::within(&self.namespace(vpc_id), || {
             TcpListener::bind((names::METADATA, 80))
                 .map_err(Error::io(format!("listen on {}:80 in {vpc_id}", names::METADATA)))
@@ -322,9 +356,8 @@ impl Network {
 
     /// The interface that has a private address in a VPC.
     pub fn interface_of(&self, vpc_id: &str, source: Ipv4Addr) -> Option<Owner> {
-        let state = self.state();
-        let interfaces = &state.vpcs.get(vpc_id)?.vpc.interfaces;
-        let interface = interfaces.iter().find(|interface| interface.private_ip == source)?;
+        let vpc = self.find(vpc_id).ok()?;
+        let interface = vpc.interfaces.iter().find(|i| i.private_ip == source)?;
         Some(Owner {
             interface_id: interface.id.clone(),
             instance_id: interface.instance_id.clone(),
@@ -335,8 +368,7 @@ impl Network {
     ///
     /// The status check of an instance: its machine runs, and its system has brought its network up.
     pub fn reachable(&self, interface_id: &str) -> Result<bool, Error> {
-        let found = self.state().vpcs.values().find_map(|applied| {
-            let vpc = &applied.vpc;
+        let found = self.directory().values().find_map(|vpc| {
             let interface = vpc.interfaces.iter().find(|i| i.id == interface_id)?;
             let subnet = vpc.subnets.iter().find(|subnet| subnet.id == interface.subnet_id)?;
             Some((vpc.id.clone(), interface.clone(), subnet.cidr))

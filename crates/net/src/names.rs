@@ -13,6 +13,8 @@ use std::net::Ipv4Addr;
 pub const UPLINK: &str = "uplink";
 /// nftables table inside a VPC's namespace, in the families inet and arp.
 pub const TABLE: &str = "vpc";
+/// The group of all links of a namespace.
+pub const LINK_GROUP: &str = "77";
 /// Hardware address of every router side of a tap: guests keep it in their ARP caches, so it must
 /// not change when a tap is made again.
 pub const ROUTER_MAC: &str = "02:67:75:72:00:01";

@@ -59,6 +59,9 @@ pub(crate) fn remove(name: &str) -> Result<(), Error> {
     if !exists(name) {
         return Ok(());
     }
+    // One operation for all, since each costs the kernel a wait. A link that never got its group,
+    // because its daemon died, is left to the second step; an empty group is an error.
+    let _ = command::ip(&["-n", name, "link", "delete", "group", crate::names::LINK_GROUP]);
     if let Ok(links) = within(name, || system::links().map_err(Error::io("list links"))) {
         let lines: Vec<String> = links
             .keys()

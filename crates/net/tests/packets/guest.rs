@@ -143,7 +143,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(listener: TcpListener) -> Server {
+    pub fn start(listener: TcpListener) -> Server {
         listener.set_nonblocking(true).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
