@@ -140,6 +140,8 @@ async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(16 << 10)
+        // A script that pipes its request into nc ends its side before the answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {

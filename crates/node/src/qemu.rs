@@ -413,29 +413,24 @@ struct Servers {
 impl Servers {
     /// Starts the network's thread, which keeps the servers in step with the plans.
     fn watch(self, fabric: Arc<dyn Fabric>) -> io::Result<Network> {
-        let running: Mutex<HashMap<String, AbortHandle>> = Mutex::default();
+        let mut running = Running::default();
         let listeners = Arc::clone(&fabric);
         Network::start(fabric, move |vpcs| {
-            let mut running = locked(&running);
-            running.retain(|vpc, server| {
-                let stays = vpcs.contains(vpc) && !server.is_finished();
-                if !stays {
-                    server.abort();
-                }
-                stays
-            });
+            running.retain(vpcs);
+            let mut result = Ok(());
             for vpc in vpcs {
-                if running.contains_key(vpc) {
+                if running.0.contains_key(vpc) {
                     continue;
                 }
                 match listeners.listen_metadata(vpc) {
                     Ok(listener) => {
                         let server = self.serve(vpc.clone(), listener);
-                        running.insert(vpc.clone(), server);
+                        running.0.insert(vpc.clone(), server);
                     }
-                    Err(error) => tracing::error!(vpc, error, "no metadata service in this VPC"),
+                    Err(error) => result = Err(format!("no metadata service in {vpc}: {error}")),
                 }
             }
+            result
         })
     }
 
@@ -449,6 +444,29 @@ impl Servers {
         };
         let server = imds::serve(listener, find, Arc::clone(&self.identity));
         self.runtime.spawn(server).abort_handle()
+    }
+}
+
+/// Servers by VPC; they end with it.
+#[derive(Default)]
+struct Running(HashMap<String, AbortHandle>);
+
+impl Running {
+    /// Ends the servers of all VPCs but `vpcs`, and forgets those that ended by themselves.
+    fn retain(&mut self, vpcs: &[String]) {
+        self.0.retain(|vpc, server| {
+            let stays = vpcs.contains(vpc) && !server.is_finished();
+            if !stays {
+                server.abort();
+            }
+            stays
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.retain(&[]);
     }
 }
 

@@ -104,10 +104,11 @@ fn locked(wish: &Mutex<Wish>) -> MutexGuard<'_, Wish> {
 }
 
 impl Network {
-    /// Starts the thread. `on_vpcs` is called on it with the VPCs of each plan that was applied.
+    /// Starts the thread. `on_vpcs` is called on it with the VPCs of each plan that was applied, and
+    /// again later if it fails.
     pub(crate) fn start(
         fabric: Arc<dyn Fabric>,
-        on_vpcs: impl Fn(&[String]) + Send + 'static,
+        on_vpcs: impl FnMut(&[String]) -> Result<(), String> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, applied) = watch::channel(Applied::default());
         let wish = Arc::new((Mutex::new(Wish::default()), Condvar::new()));
@@ -150,7 +151,7 @@ fn work(
     fabric: &dyn Fabric,
     wish: &(Mutex<Wish>, Condvar),
     sender: &watch::Sender<Applied>,
-    on_vpcs: impl Fn(&[String]),
+    mut on_vpcs: impl FnMut(&[String]) -> Result<(), String>,
 ) {
     let mut failed: Option<Plan> = None;
     loop {
@@ -170,21 +171,19 @@ fn work(
             wish_now.plan.take().or_else(|| failed.take())
         };
         let Some(plan) = plan else { continue };
-        match fabric.apply(&plan) {
-            Ok(()) => {
-                failed = None;
-                let vpcs: Vec<String> = plan.vpcs.iter().map(|vpc| vpc.id.clone()).collect();
-                on_vpcs(&vpcs);
-                let interfaces = plan.vpcs.into_iter().flat_map(|vpc| vpc.interfaces);
-                let interfaces = Arc::new(interfaces.map(|interface| interface.id).collect());
-                sender.send_replace(Applied { interfaces, error: None });
-            }
-            Err(error) => {
-                tracing::error!(error, "applying the network plan failed; it will be tried again");
-                sender.send_modify(|applied| applied.error = Some(error));
-                failed = Some(plan);
-            }
+        let mut result = fabric.apply(&plan);
+        if result.is_ok() {
+            let vpcs: Vec<String> = plan.vpcs.iter().map(|vpc| vpc.id.clone()).collect();
+            result = on_vpcs(&vpcs);
+            let interfaces = plan.vpcs.iter().flat_map(|vpc| &vpc.interfaces);
+            let interfaces = interfaces.map(|interface| interface.id.clone()).collect();
+            sender.send_modify(|applied| applied.interfaces = Arc::new(interfaces));
         }
+        if let Err(error) = &result {
+            tracing::error!(error, "applying the network plan failed; it will be tried again");
+        }
+        failed = result.is_err().then_some(plan);
+        sender.send_modify(|applied| applied.error = result.err());
     }
 }
 
@@ -250,7 +249,7 @@ mod tests {
     async fn a_failed_plan_is_tried_again_and_machines_wait_for_theirs() {
         let (vpcs, seen) = mpsc::channel();
         let network = Network::start(Arc::new(Flaky::default()), move |now: &[String]| {
-            vpcs.send(now.to_vec()).unwrap_or_default();
+            vpcs.send(now.to_vec()).map_err(|error| error.to_string())
         })
         .unwrap();
         network.want(plan("eni-1"));

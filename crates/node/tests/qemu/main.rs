@@ -1,0 +1,192 @@
+//! The qemu driver with real machines: a Debian cloud kernel and an initrd of busybox. Needs root;
+//! runs when GUREUM_PRIVILEGED_TESTS=1. Six short boots in all.
+
+#![allow(unreachable_pub, missing_debug_implementations)]
+
+mod network;
+mod support;
+
+use base::machine::{Driver as _, ExitCause, State, Wanted};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{
+    DATA, ID, Node, RUN, Small, has_ended, image, is_running, privileged, run, spec, until,
+    until_state,
+};
+
+/// Our own child that another driver of this test process would have to reap.
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machines_life() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    image(&node.images(), "test", "");
+    let driver = node.start();
+
+    // It comes up, unprivileged, as what it was ordered to be.
+    driver.apply(spec("test", RUN));
+    let up = until_state(&driver, |state| is_running(state) || has_ended(state)).await;
+    assert_eq!(up, State::Running { start: 1, reboots: 0, reachable: None });
+    let first_pid = node.pid();
+    let limit = Duration::from_secs(60);
+    until("the first boot", limit, || node.console().contains("MARKER up").then_some(())).await;
+    let console = node.console();
+    assert!(console.contains("MARKER uuid=ec2"), "{console}");
+    assert!(console.contains("vendor=Amazon EC2 product=gureum"), "{console}");
+    assert!(console.contains("vda serial=vol0123456789abcdef0 sectors=2097152"), "{console}");
+    assert!(console.contains("vdb serial=vol0123456789abcdef1 sectors=2097152"), "{console}");
+    assert!(console.contains("content=HELLO"), "{console}");
+    let status = fs::read_to_string(format!("/proc/{first_pid}/status")).unwrap();
+    let uids = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    assert_eq!(uids, "Uid:\t1900000000\t1900000000\t1900000000\t1900000000");
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+
+    // A reboot is orderly and never looks like a stop.
+    node.announced.lock().unwrap().clear();
+    driver.apply(spec("test", Wanted::Running { start: 1, reboots: 1 }));
+    until("the reboot", limit, || (node.console().matches("MARKER up").count() == 2).then_some(()))
+        .await;
+    assert!(node.console().contains("MARKER button"));
+    let rebooted = State::Running { start: 1, reboots: 1, reachable: None };
+    assert_eq!(driver.state(ID), rebooted);
+    assert!(node.announced.lock().unwrap().iter().all(is_running));
+    assert_eq!(node.pid(), first_pid);
+
+    // The next daemon adopts it and can stop it by its button.
+    drop(driver);
+    let driver = node.start();
+    assert_eq!(driver.state(ID), rebooted);
+    assert_eq!(node.pid(), first_pid);
+    driver.apply(spec("test", Wanted::Running { start: 1, reboots: 1 }));
+    driver.apply(spec("test", Wanted::Stopped { force: false }));
+    let stopped = until_state(&driver, has_ended).await;
+    assert_eq!(stopped, State::Exited { start: 1, cause: ExitCause::Requested });
+    assert_eq!(node.console().matches("MARKER button").count(), 2, "{}", node.console());
+    assert!(!Path::new(&format!("/proc/{first_pid}")).exists() || is_zombie(first_pid));
+
+    // A death is seen at once and said.
+    driver.apply(spec("test", Wanted::Running { start: 2, reboots: 1 }));
+    until_state(&driver, is_running).await;
+    let killed = Instant::now();
+    run("kill", &["-9", &node.pid().to_string()], node.root.path());
+    let died = until_state(&driver, has_ended).await;
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    assert!(
+        matches!(&died, State::Exited { start: 2, cause: ExitCause::Died(how) } if how.contains("signal 9")),
+        "{died:?}"
+    );
+
+    // Termination leaves the disk that was to stay, and the console for an hour.
+    driver.apply(spec("test", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+    assert_eq!(node.files("volumes"), [format!("{DATA}.qcow2")]);
+    assert!(node.files("machines").is_empty());
+    let console = driver.console(ID).unwrap().expect("it is kept");
+    assert!(String::from_utf8_lossy(&console.bytes).contains("MARKER up"));
+    driver.forget(ID);
+    assert_eq!(driver.state(ID), State::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_off_that_no_daemon_saw() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    image(&node.images(), "off", "gureum.off");
+    let driver = node.start();
+    driver.apply(spec("off", RUN));
+    until_state(&driver, is_running).await;
+    drop(driver);
+    node.driver = None;
+    let limit = Duration::from_secs(60);
+    until("the power-off", limit, || node.console().contains("MARKER off").then_some(())).await;
+    let driver = node.start();
+    driver.apply(spec("off", RUN));
+    let off = until_state(&driver, has_ended).await;
+    assert_eq!(off, State::Exited { start: 1, cause: ExitCause::GuestShutdown });
+    driver.apply(spec("off", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_start_says_why_and_leaves_nothing() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    image(&node.images(), "test", "");
+    let driver = node.start();
+    let images = node.images();
+    let mut start = 0;
+    let mut fails = async |image: &str, expected: &str| {
+        start += 1;
+        driver.apply(spec(image, Wanted::Running { start, reboots: 0 }));
+        let state = until_state(
+            &driver,
+            |state| matches!(state, State::Failed { start: failed, .. } if *failed == start),
+        );
+        let State::Failed { message, .. } = state.await else { unreachable!() };
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(node.files("volumes"), Vec::<String>::new());
+    };
+    fails("absent", "gureum image build absent").await;
+    fs::rename(images.join("test/vmlinuz"), images.join("test/moved")).unwrap();
+    fails("test", "(its file \"vmlinuz\" is missing): build or import it again").await;
+    fs::write(images.join("test/vmlinuz"), "this is no kernel").unwrap();
+    fails("test", "status 1").await;
+    fs::write(images.join("test/disk.raw"), "").unwrap();
+    fails("test", "it is empty").await;
+    driver.apply(spec("test", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+    assert!(node.files("machines").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    let small = Small::mount(node.data());
+    image(&node.images(), "fill", "gureum.fill");
+    let driver = node.start();
+
+    // There is no room for a volume.
+    let stuffing = node.data().join("stuffing");
+    let status = Command::new("dd")
+        .args(["if=/dev/zero", "bs=64k", "status=none"])
+        .arg(format!("of={}", stuffing.display()))
+        .stderr(std::process::Stdio::null())
+        .status();
+    assert!(!status.unwrap().success(), "it must run into the end");
+    driver.apply(spec("fill", RUN));
+    let failed = until_state(&driver, has_ended).await;
+    let full = |how: &str| how.contains("full") && how.contains("free space");
+    assert!(matches!(&failed, State::Failed { message, .. } if full(message)), "{failed:?}");
+    assert!(node.files("volumes").is_empty());
+
+    // There is room to start, but not for what the guest writes.
+    fs::remove_file(stuffing).unwrap();
+    driver.apply(spec("fill", Wanted::Running { start: 2, reboots: 0 }));
+    until_state(&driver, is_running).await;
+    let died = until_state(&driver, has_ended).await;
+    assert!(
+        matches!(&died, State::Exited { cause: ExitCause::Died(how), .. } if full(how)),
+        "{died:?}"
+    );
+    assert!(!node.console().contains("MARKER filled"));
+    driver.apply(spec("fill", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+    drop(driver);
+    drop(node);
+    drop(small);
+}

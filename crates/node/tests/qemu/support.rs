@@ -1,0 +1,278 @@
+//! A node of its own for each test, and a small guest.
+
+use base::image::{Boot, Manifest};
+use base::machine::{Driver as _, Metadata, Spec, State, Volume, Wanted};
+use base::{Clock, Timestamp};
+use node::qemu::{Accelerator, Config, Driver, Fabric, Timing};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub const RUN: Wanted = Wanted::Running { start: 1, reboots: 0 };
+pub const ID: &str = "i-0123456789abcdef0";
+pub const ROOT: &str = "vol-0123456789abcdef0";
+pub const DATA: &str = "vol-0123456789abcdef1";
+
+/// Says what it sees of its machine, powers off at the button, or at once if it is told to.
+pub const INIT: &str = r#"#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
+for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk button evdev failover net_failover virtio_net; do
+  insmod /m/$m.ko
+done
+dmi=/sys/class/dmi/id
+mkdir -p /etc/acpi/PWRF
+printf '#!/bin/sh\necho MARKER button\npoweroff -f\n' > /etc/acpi/PWRF/00000080
+chmod +x /etc/acpi/PWRF/00000080
+case "$(cat /proc/cmdline)" in *gureum.off*) echo MARKER off; poweroff -f;; esac
+acpid -d -l /dev/console &
+tries=0
+while [ ! -e /sys/block/vdb/serial ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.1; done
+echo "MARKER uuid=$(cat $dmi/product_uuid) vendor=$(cat $dmi/sys_vendor) product=$(cat $dmi/product_name)"
+for disk in vda vdb; do
+  echo "MARKER $disk serial=$(cat /sys/block/$disk/serial) sectors=$(cat /sys/block/$disk/size)"
+done
+echo "MARKER content=$(head -c 5 /dev/vda)"
+echo "MARKER up"
+imds=169.254.169.254
+get() { wget -q -O - http://$imds/$1; }
+token() { printf 'PUT /latest/api/token HTTP/1.0\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n' | nc $imds 80; }
+case "$(cat /proc/cmdline)" in *gureum.net*)
+  printf '#!/bin/sh\n[ "$1" = bound ] && ifconfig eth0 $ip netmask $subnet && route add default gw $router && echo MARKER dhcp=$ip router=$router\n' > /bin/script
+  chmod +x /bin/script; ifconfig lo up; ifconfig eth0 up
+  udhcpc -i eth0 -q -f -n -t 20 -T 1 -s /bin/script
+  echo "MARKER id=$(get latest/meta-data/instance-id) user=$(get latest/user-data)"
+  echo "MARKER listing=$(get 2021-03-23/meta-data/ | tr '\n' ,)"
+  token | tr -d '\r' | while read line; do echo "MARKER token $line"; done
+  echo "MARKER net";;
+esac
+case "$(cat /proc/cmdline)" in *gureum.fill*) dd if=/dev/zero of=/dev/vdb bs=1M; echo MARKER filled;; esac
+exec sleep 1000000
+"#;
+
+pub fn run(program: &str, arguments: &[&str], directory: &Path) {
+    let status = Command::new(program).args(arguments).current_dir(directory).status();
+    assert!(status.expect(program).success(), "{program} {arguments:?}");
+}
+
+/// A directory with `vmlinuz` and `initrd`, made once and kept beside cargo's output.
+pub fn kernel() -> PathBuf {
+    // Tests of one process share it; it is made again when its script changes.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("test-kernel");
+    if fs::read_to_string(cache.join("init")).is_ok_and(|made| made == INIT) {
+        return cache;
+    }
+    let work = tempfile::tempdir().unwrap();
+    let here = work.path();
+    let depends = Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]).output();
+    let depends = String::from_utf8(depends.expect("apt-cache").stdout).unwrap();
+    let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    run("apt-get", &["download", "-q", package.expect("the kernel's package")], here);
+    run("sh", &["-c", "dpkg-deb -x *.deb package"], here);
+    let script = "set -e; mkdir -p initrd/bin initrd/m initrd/proc initrd/sys initrd/dev; \
+        cp /bin/busybox initrd/bin/; cp init initrd/init; chmod +x initrd/init; \
+        for m in virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev \
+        virtio_blk button evdev failover net_failover virtio_net; do find package/lib -name $m.ko -exec cp {} initrd/m/ \\;; done; \
+        cd initrd; find . | busybox cpio -o -H newc | gzip -1 > ../initrd.gz";
+    fs::write(here.join("init"), INIT).unwrap();
+    run("sh", &["-c", script], here);
+    fs::create_dir_all(&cache).unwrap();
+    run("sh", &["-c", "cp package/boot/vmlinuz-* kernel"], here);
+    fs::copy(here.join("kernel"), cache.join("vmlinuz")).unwrap();
+    fs::copy(here.join("initrd.gz"), cache.join("initrd")).unwrap();
+    fs::write(cache.join("init"), INIT).unwrap();
+    cache
+}
+
+pub fn image(images: &Path, key: &str, command_line: &str) {
+    let directory = images.join(key);
+    fs::create_dir_all(&directory).unwrap();
+    for file in ["vmlinuz", "initrd"] {
+        fs::copy(kernel().join(file), directory.join(file)).unwrap();
+    }
+    let mut disk = b"HELLO".to_vec();
+    disk.resize(1 << 20, 0);
+    fs::write(directory.join("disk.raw"), disk).unwrap();
+    let manifest = Manifest {
+        v: 1,
+        key: key.to_owned(),
+        name: key.to_owned(),
+        also_named: Vec::new(),
+        description: "test".to_owned(),
+        architecture: "x86_64".to_owned(),
+        root_device_name: "/dev/xvda".to_owned(),
+        size_gib: 1,
+        disk: "disk.raw".to_owned(),
+        disk_format: "raw".to_owned(),
+        boot: Boot::Kernel {
+            kernel: "vmlinuz".to_owned(),
+            initrd: "initrd".to_owned(),
+            command_line: format!("console=ttyS0 panic=-1 quiet {command_line}"),
+        },
+        owner_id: None,
+        owner_alias: None,
+        login_user: None,
+        imds_v2: true,
+        created: Timestamp::wall(),
+    };
+    fs::write(directory.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+}
+
+pub fn spec(image: &str, wanted: Wanted) -> Spec {
+    let volume = |id: &str, source: Option<&str>, delete| Volume {
+        id: id.to_owned(),
+        device_name: "/dev/xvda".to_owned(),
+        size_gib: 1,
+        source: source.map(str::to_owned),
+        delete_on_termination: delete,
+    };
+    Spec {
+        id: ID.to_owned(),
+        region: "us-east-1".to_owned(),
+        wanted,
+        image: image.to_owned(),
+        vcpus: 1,
+        memory_mib: 1024,
+        volumes: vec![volume(ROOT, Some(image), true), volume(DATA, None, false)],
+        interfaces: Vec::new(),
+        metadata: Metadata::default(),
+    }
+}
+
+/// A data directory with its images, whose machines end with it.
+pub struct Node {
+    pub root: tempfile::TempDir,
+    pub driver: Option<Arc<Driver>>,
+    pub announced: Arc<Mutex<Vec<State>>>,
+}
+
+impl Node {
+    pub fn new() -> Node {
+        let root = tempfile::tempdir().unwrap();
+        // As strict as a user's own directory may be: QEMU's user cannot pass through it.
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        Node { root, driver: None, announced: Arc::default() }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.root.path().join("images")
+    }
+
+    /// Starts a driver, after ending the one before as a dying daemon would.
+    pub fn start(&mut self) -> Arc<Driver> {
+        self.start_on(None)
+    }
+
+    /// [`Node::start`] on a network.
+    pub fn start_on(&mut self, network: Option<Arc<dyn Fabric>>) -> Arc<Driver> {
+        self.driver = None;
+        let config = Config {
+            data_dir: self.data(),
+            images_dir: self.images(),
+            vm_memory_max: Some(256),
+            accelerator: Accelerator::Auto,
+            clock: Clock::wall(),
+            network: net::Config::new(self.data().join("net")),
+        };
+        let driver = Driver::start_with(config, network, Timing::default()).unwrap();
+        let announced = Arc::clone(&self.announced);
+        let observed = Arc::downgrade(&driver);
+        driver.listen(Box::new(move |id| {
+            if let Some(driver) = observed.upgrade() {
+                announced.lock().unwrap().push(driver.state(id));
+            }
+        }));
+        self.driver = Some(Arc::clone(&driver));
+        driver
+    }
+
+    pub fn pid(&self) -> i32 {
+        let path = self.data().join("machines").join(ID).join("record.json");
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        i32::try_from(record["stage"]["up"]["pid"].as_i64().expect("it runs")).unwrap()
+    }
+
+    pub fn console(&self) -> String {
+        let path = self.data().join("machines").join(ID).join("console.log");
+        String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    pub fn files(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.data().join(directory)).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.driver = None;
+        let data = self.data();
+        let stopped = std::thread::spawn(move || node::qemu::stop_all(&data)).join();
+        if !std::thread::panicking() {
+            stopped.unwrap().unwrap();
+        }
+    }
+}
+
+/// Waits until `condition` gives something.
+pub async fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen in {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn until_state(driver: &Driver, matches: impl Fn(&State) -> bool) -> State {
+    let what = format!("the state (now {:?})", driver.state(ID));
+    until(&what, Duration::from_secs(60), || Some(driver.state(ID)).filter(|s| matches(s))).await
+}
+
+pub fn is_running(state: &State) -> bool {
+    matches!(state, State::Running { .. })
+}
+
+pub fn has_ended(state: &State) -> bool {
+    matches!(state, State::Exited { .. } | State::Failed { .. })
+}
+
+pub fn privileged() -> bool {
+    let privileged = std::env::var("GUREUM_PRIVILEGED_TESTS").is_ok_and(|value| value == "1");
+    if !privileged {
+        eprintln!("skipped: needs root and QEMU; set GUREUM_PRIVILEGED_TESTS=1");
+    }
+    privileged
+}
+
+/// A small file system of its own, taken away with the test.
+pub struct Small(PathBuf);
+
+impl Small {
+    pub fn mount(path: PathBuf) -> Small {
+        fs::create_dir_all(&path).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", path.to_str().unwrap()], &path);
+        Small(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("umount", &["-l", self.0.to_str().unwrap()], Path::new("/"));
+    }
+}
