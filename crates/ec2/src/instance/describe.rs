@@ -536,23 +536,22 @@ pub(super) fn describe_instances(
 /// Instances by reservation, in order of their first appearance, launch index within.
 fn reservations(account: &str, views: &[View]) -> Vec<api::Reservation> {
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(views.len());
-    let mut reservations: Vec<api::Reservation> = Vec::with_capacity(views.len());
+    let mut groups: Vec<(&str, Vec<&View>)> = Vec::with_capacity(views.len());
     for view in views {
         let id = view.instance.reservation_id.as_str();
         let place = *places.entry(id).or_insert_with(|| {
-            reservations.push(reservation(account, id, Vec::new()));
-            reservations.len() - 1
+            groups.push((id, Vec::new()));
+            groups.len() - 1
         });
-        if let Some(instances) = &mut reservations[place].instances {
-            instances.push(to_model(view));
-        }
+        groups[place].1.push(view);
     }
-    for reservation in &mut reservations {
-        if let Some(instances) = &mut reservation.instances {
-            instances.sort_by_key(|instance| instance.ami_launch_index);
-        }
-    }
-    reservations
+    groups
+        .into_iter()
+        .map(|(id, mut views)| {
+            views.sort_by_key(|view| view.instance.launch_index);
+            reservation(account, id, views.into_iter().map(to_model).collect())
+        })
+        .collect()
 }
 
 /// A reservation as the API shows it.
