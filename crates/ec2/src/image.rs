@@ -57,10 +57,9 @@ pub fn built_in() -> Vec<Manifest> {
         owner_id: Some(AMAZON.to_owned()),
         owner_alias: Some("amazon".to_owned()),
         login_user: Some("ec2-user".to_owned()),
-        imds_v2: false,
+        imds_v2: true,
         created: BUILT,
     };
-    let compatible = "Debian 12 in which yum, dnf and httpd mean apt-get and apache2 (simulated)";
     vec![
         Manifest {
             size_gib: 1,
@@ -78,10 +77,14 @@ pub fn built_in() -> Vec<Manifest> {
             login_user: Some("admin".to_owned()),
             ..manifest("debian-12", "debian-12-amd64-20261101-2287", "Debian 12 (simulated)")
         },
-        manifest("al2-compat", "amzn2-ami-hvm-2.0.20261101.0-x86_64-gp2", compatible),
         Manifest {
-            imds_v2: true,
-            ..manifest("al2-compat", "al2023-ami-2023.9.20261101.0-kernel-6.1-x86_64", compatible)
+            also_named: vec!["al2023-ami-2023.9.20261101.0-kernel-6.1-x86_64".to_owned()],
+            ..manifest(
+                "al2-compat",
+                "amzn2-ami-hvm-2.0.20261101.0-x86_64-gp2",
+                "Debian 12 in which yum, dnf and httpd map to apt-get and apache2. It is not \
+                 Amazon Linux (simulated)",
+            )
         },
     ]
 }
@@ -412,6 +415,9 @@ mod tests {
     #[test]
     fn ids_depend_on_region_and_name_alone() {
         let manifests = built_in();
+        let mut keys: Vec<&str> = manifests.iter().map(|manifest| manifest.key.as_str()).collect();
+        keys.dedup();
+        assert_eq!(keys, ["micro", "debian-12", "al2-compat"], "a node files them by key");
         let ids = |region: &str| -> Vec<String> {
             publish(&manifests, region, ACCOUNT).into_iter().map(|image| image.id).collect()
         };

@@ -192,10 +192,13 @@ fn key_of(call: &Call<'_>, id: &str) -> String {
     key::of(call.region, key::SECURITY_GROUP, call.account(), id)
 }
 
-/// The key that claims a group name in a VPC. Names that differ only in case are the same.
-pub(crate) fn name_claim(call: &Call<'_>, vpc_id: &str, name: &str) -> String {
-    let name = format!("{vpc_id}/{}", name.to_ascii_lowercase());
-    key::of(call.region, key::SECURITY_GROUP_NAME, call.account(), &name)
+/// The keys that claim a group name in a VPC: as it is written, by which it is found, and in lower
+/// case, because names that differ only in case are the same.
+fn name_claims(call: &Call<'_>, vpc_id: &str, name: &str) -> [String; 2] {
+    [name.to_owned(), name.to_ascii_lowercase()].map(|name| {
+        let name = format!("{vpc_id}/{name}");
+        key::of(call.region, key::SECURITY_GROUP_NAME, call.account(), &name)
+    })
 }
 
 /// The group with this id; the commit depends on it.
@@ -210,7 +213,8 @@ pub(crate) fn find_by_name(
     vpc_id: &str,
     name: &str,
 ) -> Result<Arc<SecurityGroup>, Error> {
-    let id = call.get::<String>(&name_claim(call, vpc_id, name))?.ok_or_else(|| {
+    let [claim, _] = name_claims(call, vpc_id, name);
+    let id = call.get::<String>(&claim)?.ok_or_else(|| {
         Error::client(
             "InvalidGroup.NotFound",
             format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"),
@@ -330,8 +334,8 @@ fn create_security_group(
             vpc::find_vpc(call, &id)?.id.clone()
         }
     };
-    let claim = name_claim(call, &vpc_id, &name);
-    if call.exists(&claim) {
+    let claims = name_claims(call, &vpc_id, &name);
+    if claims.iter().any(|claim| call.exists(claim)) {
         return Err(Error::client(
             "InvalidGroup.Duplicate",
             format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
@@ -345,7 +349,9 @@ fn create_security_group(
     }
     let id = call.new_id("sg");
     let outbound = rule::everything_outbound(call);
-    call.put(&claim, id.clone());
+    for claim in &claims {
+        call.put(claim, id.clone());
+    }
     let group = SecurityGroup {
         v: 1,
         id: id.clone(),
@@ -375,7 +381,9 @@ pub(crate) fn put_default(call: &mut Call<'_>, vpc_id: &str, id: &str) {
         rules,
         tags: Tags::new(),
     };
-    call.put(&name_claim(call, vpc_id, &group.name), group.id.clone());
+    for claim in name_claims(call, vpc_id, &group.name) {
+        call.put(&claim, group.id.clone());
+    }
     call.put(&key_of(call, id), group);
 }
 
@@ -399,7 +407,9 @@ fn delete_security_group(
             format!("resource {} has a dependent object", group.id),
         ));
     }
-    call.delete(&name_claim(call, &group.vpc_id, &group.name));
+    for claim in name_claims(call, &group.vpc_id, &group.name) {
+        call.delete(&claim);
+    }
     call.delete(&key_of(call, &group.id));
     Ok(api::DeleteSecurityGroupResult { group_id: Some(group.id.clone()), return_: Some(true) })
 }

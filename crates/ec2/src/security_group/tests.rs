@@ -110,6 +110,11 @@ fn names_are_checked_and_unique_in_their_vpc() {
         ),
         "{duplicate}"
     );
+    create(&region, "Db");
+    region.refused(create_security_group, input("db"));
+    let both = api::DeleteSecurityGroupRequest { group_name: text("Db"), ..Default::default() };
+    region.ok(delete_security_group, both);
+    create(&region, "db");
     for (name, message) in [
         ("sg-web", "Group names may not be in the format sg-*."),
         ("default", "Cannot use reserved security group name: default"),
