@@ -657,7 +657,14 @@ impl Machine {
         record.boot = Some(boot.clone());
         if let Some(network) = &shared.network {
             let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
-            network.holds(&interfaces).await?;
+            let mut inbox = self.inbox.clone();
+            let called_off = inbox.wait_for(|spec| {
+                spec.as_ref().is_some_and(|spec| spec.wanted == Wanted::Terminated)
+            });
+            tokio::select! {
+                held = network.holds(&interfaces) => held?,
+                _ = called_off => return Err("the launch was called off".to_owned()),
+            }
         } else if !spec.interfaces.is_empty() {
             return Err("this node has no network for the machine's interfaces".to_owned());
         }

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -141,9 +141,54 @@ impl Process {
         match self.child.as_mut().map(Child::wait) {
             Some(Ok(status)) => describe(status),
             Some(Err(error)) => format!("the QEMU process ended; how is unknown ({error})"),
-            None => "the QEMU process was ended from outside".to_owned(),
+            None => match self.adopted_status() {
+                Some(status) => describe(status),
+                None => "the QEMU process ended; how is unknown, since another daemon started it"
+                    .to_owned(),
+            },
         }
     }
+
+    /// How a process ended that is not our child: its parent, init, learns it, and we may look.
+    fn adopted_status(&self) -> Option<ExitStatus> {
+        // Until init has reaped it, it is in field 52 of its stat line (proc(5)).
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.identity.pid));
+        if let Some(status) = stat.ok().as_deref().and_then(zombie_status) {
+            return Some(status);
+        }
+        // Afterwards the pidfd remembers it, from Linux 6.15 on.
+        let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+        // SAFETY: the kernel writes at most the 64 bytes that the request's number states into
+        // `info`, which is as large, and whose every bit pattern is valid.
+        let result = unsafe { libc::ioctl(self.pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+        (result == 0 && info.mask & PIDFD_INFO_EXIT != 0)
+            .then(|| ExitStatus::from_raw(info.exit_code))
+    }
+}
+
+/// `struct pidfd_info` (linux/pidfd.h), first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// Process, thread group and parent; then real, effective, saved and file system ids.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `_IOWR(0xff, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+const _: () = assert!(size_of::<PidfdInfo>() == 64);
+
+/// The wait status in the stat line of a zombie.
+fn zombie_status(stat: &str) -> Option<ExitStatus> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    if fields.next()? != "Z" {
+        return None;
+    }
+    fields.nth(48)?.parse().ok().map(ExitStatus::from_raw)
 }
 
 fn open(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
@@ -153,7 +198,7 @@ fn open(pid: i32) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? })
 }
 
-fn describe(status: std::process::ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => format!("the QEMU process was killed by signal {signal}"),
         (None, Some(code)) => format!("the QEMU process exited with status {code}"),
@@ -230,12 +275,17 @@ mod tests {
         assert_eq!(start_time(&line.replace(" S ", " Z ")), None, "a zombie has ended");
         assert_eq!(start_time("42 (a"), None);
         assert_eq!(start_time(""), None);
+        let tail = " 1".repeat(27);
+        let zombie = format!("{}{tail} 9", line.replace(" S ", " Z "));
+        let status = zombie_status(&zombie).expect("it has ended");
+        assert_eq!(status.signal(), Some(9), "{zombie}");
+        assert_eq!(zombie_status(line), None);
     }
 
     proptest! {
         #[test]
         fn no_stat_line_panics(line in ".{0,100}") {
-            let _ = start_time(&line);
+            let _ = (start_time(&line), zombie_status(&line));
         }
     }
 
@@ -276,8 +326,10 @@ mod tests {
         let other_boot = Identity { boot_id: "x".to_owned(), ..identity.clone() };
         assert!(Process::adopt(&other_boot).unwrap().is_none());
         adopted.kill();
-        assert!(end(&mut adopted).await.contains("from outside"));
+        assert!(end(&mut adopted).await.ends_with("signal 9"), "told by the zombie");
         end(&mut process).await;
+        let told = end(&mut adopted).await;
+        assert!(told.ends_with("signal 9") || told.contains("unknown"), "{told}");
         assert!(Process::adopt(&identity).unwrap().is_none());
     }
 
