@@ -2,8 +2,10 @@
 //! tests, the load generator and calls to ourselves; signing is [`crate::sigv4`]'s.
 
 use crate::form::{self, FormStyle};
+use crate::rest;
 use crate::schema::{OperationModel, Protocol, ServiceModel};
 use crate::shape::Shape;
+use crate::tree::{TreeDecoder, cbor, json};
 use crate::xml::{self, Node, XmlDecoder};
 use crate::{DecodeError, Error};
 
@@ -49,17 +51,65 @@ pub fn request(
     operation: &OperationModel,
     input: &dyn Shape,
 ) -> Result<Request, DecodeError> {
-    let style = match protocol {
-        Protocol::Ec2 => FormStyle::Ec2,
-        Protocol::Query => FormStyle::Query,
-        other => return Err(DecodeError::NotYet(other)),
-    };
-    let content_type = "application/x-www-form-urlencoded; charset=utf-8";
-    Ok(Request {
+    let post = |uri: String, headers: &[(&str, &str)], body| Request {
         method: "POST".to_owned(),
-        uri: "/".to_owned(),
-        headers: vec![("Content-Type".to_owned(), content_type.to_owned())],
-        body: form::encode(style, operation.name, service.api_version, input),
+        uri,
+        headers: headers.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        body,
+    };
+    let form = |style| {
+        let headers = [("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")];
+        let body = form::encode(style, operation.name, service.api_version, input);
+        post("/".to_owned(), &headers, body)
+    };
+    let target = format!("{}.{}", service.target_prefix, operation.name);
+    let json = |content_type: &str| {
+        let headers = [("Content-Type", content_type), ("X-Amz-Target", target.as_str())];
+        post("/".to_owned(), &headers, json::encode(input, Vec::new()))
+    };
+    match protocol {
+        Protocol::Ec2 => Ok(form(FormStyle::Ec2)),
+        Protocol::Query => Ok(form(FormStyle::Query)),
+        Protocol::Json10 => Ok(json("application/x-amz-json-1.0")),
+        Protocol::Json11 => Ok(json("application/x-amz-json-1.1")),
+        Protocol::RpcV2Cbor => {
+            let uri = format!("/service/{}/operation/{}", service.target_prefix, operation.name);
+            let mut headers =
+                vec![("smithy-protocol", "rpc-v2-cbor"), ("Accept", "application/cbor")];
+            if operation.input.is_none() {
+                return Ok(post(uri, &headers, Vec::new()));
+            }
+            headers.push(("Content-Type", "application/cbor"));
+            Ok(post(uri, &headers, cbor::encode(input, Vec::new())))
+        }
+        Protocol::RestJson | Protocol::RestXml => rest_request(service, protocol, operation, input),
+    }
+}
+
+fn rest_format(protocol: Protocol) -> rest::Format {
+    if protocol == Protocol::RestXml { rest::Format::Xml } else { rest::Format::Json }
+}
+
+fn rest_request(
+    service: &ServiceModel,
+    protocol: Protocol,
+    operation: &OperationModel,
+    input: &dyn Shape,
+) -> Result<Request, DecodeError> {
+    let mut message = match operation.input {
+        Some(root) => rest::write(rest_format(protocol), true, root, service.xml_namespace, input),
+        None => rest::Message::default(),
+    };
+    if let Some(content_type) = message.content_type
+        && !message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+    {
+        message.headers.push(("Content-Type".to_owned(), content_type.to_owned()));
+    }
+    Ok(Request {
+        method: operation.method.to_owned(),
+        uri: rest::fill(operation.uri, &message.labels, &message.query)?,
+        headers: message.headers,
+        body: message.body,
     })
 }
 
@@ -70,15 +120,14 @@ pub fn response(
     reply: Reply<'_>,
     into: &mut dyn Shape,
 ) -> Result<(), Failure> {
+    if reply.status >= 300 {
+        return Err(Failure::Api(error(protocol, reply)?));
+    }
+    if operation.output.is_none() {
+        return Ok(());
+    }
     match protocol {
-        Protocol::Ec2 | Protocol::Query if reply.status >= 300 => {
-            let root = xml::parse(reply.body)?;
-            Err(Failure::Api(xml_error(&root, reply.status)))
-        }
         Protocol::Ec2 | Protocol::Query => {
-            if operation.output.is_none() {
-                return Ok(());
-            }
             let root = xml::parse(reply.body)?;
             let node = match operation.result_wrapper {
                 "" => Some(&root),
@@ -89,22 +138,8 @@ pub fn response(
             }
             Ok(())
         }
-        other => Err(DecodeError::NotYet(other).into()),
+        _ => Ok(members(protocol, reply, into)?),
     }
-}
-
-/// The element with the members of a modelled error.
-fn error_node(root: &Node) -> Option<&Node> {
-    root.path(&["Errors", "Error"]).or_else(|| root.child("Error"))
-}
-
-fn xml_error(root: &Node, status: u16) -> Error {
-    let node = error_node(root);
-    let text = |names: [&str; 2]| {
-        let found = names.iter().find_map(|name| node?.child(name));
-        found.map(|node| node.text.clone()).unwrap_or_default()
-    };
-    Error { code: text(["Code", "Code"]).into(), message: text(["Message", "message"]), status }
 }
 
 /// Reads the members of a modelled error.
@@ -114,13 +149,71 @@ pub fn error_members(
     into: &mut dyn Shape,
 ) -> Result<(), DecodeError> {
     match protocol {
-        Protocol::Ec2 | Protocol::Query => {
+        Protocol::Ec2 | Protocol::Query | Protocol::RestXml => {
             let root = xml::parse(reply.body)?;
-            match error_node(&root) {
-                Some(node) => XmlDecoder::new(node).read(into),
-                None => Ok(()),
+            if let Some(node) = error_node(&root) {
+                XmlDecoder::new(node).read(into)?;
             }
+            if protocol == Protocol::RestXml {
+                return members(protocol, Reply { body: b"", ..reply }, into);
+            }
+            Ok(())
         }
-        other => Err(DecodeError::NotYet(other)),
+        _ => members(protocol, reply, into),
     }
+}
+
+fn members(protocol: Protocol, reply: Reply<'_>, into: &mut dyn Shape) -> Result<(), DecodeError> {
+    match protocol {
+        Protocol::RpcV2Cbor => TreeDecoder::cbor(&cbor::parse(reply.body)?, false).read(into),
+        Protocol::RestJson | Protocol::RestXml => {
+            let source = rest::Source {
+                labels: &[],
+                query: &[],
+                headers: reply.headers,
+                status: reply.status,
+                body: reply.body,
+                is_request: false,
+            };
+            rest::read(rest_format(protocol), source, into)
+        }
+        _ => TreeDecoder::json(&json::parse(reply.body)?, false).read(into),
+    }
+}
+
+/// The element with the members of a modelled error.
+fn error_node(root: &Node) -> Option<&Node> {
+    let found = root.path(&["Errors", "Error"]).or_else(|| root.child("Error"));
+    found.or((root.name == "Error").then_some(root))
+}
+
+fn error(protocol: Protocol, reply: Reply<'_>) -> Result<Error, DecodeError> {
+    let status = reply.status;
+    let header = |name: &str| {
+        let found = reply.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    };
+    let tree = match protocol {
+        Protocol::Ec2 | Protocol::Query | Protocol::RestXml => {
+            let root = xml::parse(reply.body)?;
+            let node = error_node(&root);
+            let text = |names: [&str; 2]| {
+                let found = names.iter().find_map(|name| node?.child(name));
+                found.map(|node| node.text.clone()).unwrap_or_default()
+            };
+            let (code, message) = (text(["Code", "code"]), text(["Message", "message"]));
+            return Ok(Error { code: code.into(), message, status });
+        }
+        Protocol::RpcV2Cbor => cbor::parse(reply.body)?,
+        _ => json::parse(reply.body)?,
+    };
+    let text = |names: &[&str]| names.iter().find_map(|name| tree.get(name)?.text());
+    let code = header("x-amzn-query-error").and_then(|text| text.split(';').next());
+    let code = code.or_else(|| header("x-amzn-errortype"));
+    let code = code.or_else(|| text(&["__type", "code", "Code"])).unwrap_or_default();
+    // `aws.protocoltests#FooError:http://…` is FooError.
+    let code = code.split(':').next().unwrap_or_default();
+    let code = code.rsplit('#').next().unwrap_or_default().to_owned();
+    let message = text(&["message", "Message", "errorMessage"]).unwrap_or_default().to_owned();
+    Ok(Error { code: code.into(), message, status })
 }

@@ -78,9 +78,6 @@ pub enum DecodeError {
     /// More items, parameters or levels than any operation accepts.
     #[error("too many {0}")]
     TooMany(String),
-    /// A protocol that is not implemented yet.
-    #[error("the protocol {0:?} is not served yet")]
-    NotYet(Protocol),
 }
 
 impl DecodeError {
@@ -145,9 +142,6 @@ impl DecodeError {
                 "MalformedInput",
                 format!("Value '{value}' at '{path}' is not a valid {expected}"),
             ),
-            DecodeError::NotYet(_) => {
-                Error::new("UnsupportedOperation", self.to_string()).with_status(501)
-            }
             DecodeError::TooMany(what) => {
                 Error::new("InvalidQueryParameter", format!("The request has too many {what}."))
             }

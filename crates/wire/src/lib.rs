@@ -12,11 +12,13 @@ pub mod document;
 pub mod error;
 pub mod form;
 pub mod present;
+mod rest;
 pub mod schema;
 pub mod server;
 pub mod shape;
 pub mod sigv4;
 mod text;
+mod tree;
 pub mod validate;
 pub mod xml;
 

@@ -11,9 +11,11 @@
 //! and after it apart, so that an answer can be kept and given again under another id.
 
 use crate::form::{Form, FormStyle};
+use crate::rest::{self, Found};
 use crate::schema::{OperationModel, Protocol, ServiceModel};
 use crate::shape::Shape;
 use crate::sigv4::RequestParts;
+use crate::tree::{TreeDecoder, cbor, json};
 use crate::xml::{XmlEncoder, XmlStyle, escape};
 use crate::{DecodeError, Error};
 
@@ -24,7 +26,15 @@ pub struct Call<'a> {
     pub operation: &'static OperationModel,
     /// How, and so how to answer.
     pub protocol: Protocol,
-    form: Form<'a>,
+    input: Input<'a>,
+}
+
+/// Where the input is.
+#[derive(Debug)]
+enum Input<'a> {
+    Form(Form<'a>),
+    Body(&'a [u8]),
+    Everywhere(Box<Found>, RequestParts<'a>),
 }
 
 /// Reads a request as far as is needed to know its operation.
@@ -33,38 +43,61 @@ pub fn open<'a>(
     request: &RequestParts<'a>,
 ) -> Result<Call<'a>, DecodeError> {
     let protocol = protocol(service, request);
+    let named = |action: &str, version: &str| {
+        service.operation(action).ok_or_else(|| DecodeError::InvalidAction {
+            action: action.to_owned(),
+            version: version.to_owned(),
+        })
+    };
     match protocol {
         Protocol::Ec2 | Protocol::Query => {
             let form = Form::parse(request.query, request.body)?;
             let action = form.get("Action").filter(|action| !action.is_empty());
             let action = action.ok_or(DecodeError::MissingAction)?;
-            let Some(operation) = service.operation(action) else {
-                let action = action.to_owned();
-                let version = form.get("Version").unwrap_or_default().to_owned();
-                return Err(DecodeError::InvalidAction { action, version });
-            };
-            Ok(Call { operation, protocol, form })
+            let operation = named(action, form.get("Version").unwrap_or_default())?;
+            Ok(Call { operation, protocol, input: Input::Form(form) })
         }
-        other => Err(DecodeError::NotYet(other)),
+        Protocol::Json10 | Protocol::Json11 => {
+            let target = std::str::from_utf8(header(request, "x-amz-target")).unwrap_or_default();
+            if target.is_empty() {
+                return Err(DecodeError::MissingAction);
+            }
+            let action = target.strip_prefix(service.target_prefix);
+            let action = action.and_then(|action| action.strip_prefix('.')).unwrap_or(target);
+            let operation = named(action, service.api_version)?;
+            Ok(Call { operation, protocol, input: Input::Body(request.body) })
+        }
+        Protocol::RpcV2Cbor => {
+            // A prefix may stand before: /prefix/service/NAME/operation/NAME
+            let action = request.path.rsplit_once("/operation/").map(|(_, action)| action);
+            let operation = named(action.ok_or(DecodeError::MissingAction)?, service.api_version)?;
+            Ok(Call { operation, protocol, input: Input::Body(request.body) })
+        }
+        Protocol::RestJson | Protocol::RestXml => {
+            let (operation, found) = rest::find(service, request)?;
+            let input = Input::Everywhere(Box::new(found), *request);
+            Ok(Call { operation, protocol, input })
+        }
     }
+}
+
+fn header<'a>(request: &RequestParts<'a>, name: &str) -> &'a [u8] {
+    let found = request.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map_or(&b""[..], |(_, value)| value)
 }
 
 /// The protocol in which a request is written, and in which even its errors are answered.
 pub fn protocol(service: &ServiceModel, request: &RequestParts<'_>) -> Protocol {
-    let header = |name: &str| {
-        let found = request.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map_or(&b""[..], |(_, value)| value)
-    };
     let speaks = |protocol| service.protocols.contains(&protocol);
     if let [only] = service.protocols {
         return *only;
     }
-    if speaks(Protocol::RpcV2Cbor) && header("smithy-protocol") == b"rpc-v2-cbor" {
+    if speaks(Protocol::RpcV2Cbor) && header(request, "smithy-protocol") == b"rpc-v2-cbor" {
         return Protocol::RpcV2Cbor;
     }
     let by_target = [Protocol::Json10, Protocol::Json11].into_iter().find(|json| speaks(*json));
     match by_target {
-        Some(json) if !header("x-amz-target").is_empty() => json,
+        Some(json) if !header(request, "x-amz-target").is_empty() => json,
         _ if speaks(Protocol::Query) => Protocol::Query,
         _ => service.protocols.first().copied().unwrap_or(Protocol::Query),
     }
@@ -73,10 +106,28 @@ pub fn protocol(service: &ServiceModel, request: &RequestParts<'_>) -> Protocol 
 impl Call<'_> {
     /// Reads the input. What the operation does not have is an error.
     pub fn decode(&self, into: &mut dyn Shape) -> Result<(), DecodeError> {
-        match self.protocol {
-            Protocol::Ec2 => self.form.decode(FormStyle::Ec2, into),
-            Protocol::Query => self.form.decode(FormStyle::Query, into),
-            other => Err(DecodeError::NotYet(other)),
+        match (&self.input, self.protocol) {
+            (Input::Form(form), Protocol::Ec2) => form.decode(FormStyle::Ec2, into),
+            (Input::Form(form), _) => form.decode(FormStyle::Query, into),
+            (Input::Body(body), Protocol::RpcV2Cbor) => {
+                TreeDecoder::cbor(&cbor::parse(body)?, true).read(into)
+            }
+            (Input::Body(body), _) => TreeDecoder::json(&json::parse(body)?, true).read(into),
+            (Input::Everywhere(found, request), protocol) => {
+                let format = match protocol {
+                    Protocol::RestXml => rest::Format::Xml,
+                    _ => rest::Format::Json,
+                };
+                let source = rest::Source {
+                    labels: &found.labels,
+                    query: &found.query,
+                    headers: request.headers,
+                    status: 0,
+                    body: request.body,
+                    is_request: true,
+                };
+                rest::read(format, source, into)
+            }
         }
     }
 }
@@ -86,10 +137,10 @@ impl Call<'_> {
 pub struct Response {
     /// HTTP status.
     pub status: u16,
-    /// `Content-Type`.
+    /// `Content-Type`; empty if there is no body.
     pub content_type: &'static str,
     /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(String, String)>,
     /// The body up to the request's id.
     pub head: Vec<u8>,
     /// Whether the request's id stands between head and tail.
@@ -107,6 +158,8 @@ impl Response {
 }
 
 const XML: &str = "text/xml;charset=UTF-8";
+const JSON_1_0: &str = "application/x-amz-json-1.0";
+const JSON_1_1: &str = "application/x-amz-json-1.1";
 const DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 
 /// Writes a successful answer. `size_hint` is the expected size of the body in bytes, such as that
@@ -117,11 +170,53 @@ pub fn encode(
     operation: &OperationModel,
     output: &dyn Shape,
     size_hint: usize,
-) -> Result<Response, Error> {
+) -> Response {
+    let buffer = || Vec::with_capacity(size_hint.max(256));
+    let whole = |content_type, tail| Response {
+        status: operation.status,
+        content_type,
+        tail,
+        ..Response::default()
+    };
     match protocol {
-        Protocol::Ec2 => Ok(encode_ec2(service, operation, output, size_hint)),
-        Protocol::Query => Ok(encode_query(service, operation, output, size_hint)),
-        other => Err(DecodeError::NotYet(other).to_api(other)),
+        Protocol::Ec2 => encode_ec2(service, operation, output, size_hint),
+        Protocol::Query => encode_query(service, operation, output, size_hint),
+        Protocol::Json10 => whole(JSON_1_0, json::encode(output, buffer())),
+        Protocol::Json11 => whole(JSON_1_1, json::encode(output, buffer())),
+        Protocol::RpcV2Cbor => {
+            let mut response = match operation.output {
+                Some(_) => whole("application/cbor", cbor::encode(output, buffer())),
+                None => whole("", Vec::new()),
+            };
+            response.headers.push(("smithy-protocol".to_owned(), "rpc-v2-cbor".to_owned()));
+            response
+        }
+        Protocol::RestJson => encode_rest(rest::Format::Json, service, operation, output),
+        Protocol::RestXml => encode_rest(rest::Format::Xml, service, operation, output),
+    }
+}
+
+fn encode_rest(
+    format: rest::Format,
+    service: &ServiceModel,
+    operation: &OperationModel,
+    output: &dyn Shape,
+) -> Response {
+    let Some(root) = operation.output else {
+        return Response { status: operation.status, ..Response::default() };
+    };
+    let mut message = rest::write(format, false, root, service.xml_namespace, output);
+    let has_payload = output.schema().traits.is_some_and(|traits| !traits.payload.is_empty());
+    if format == rest::Format::Json && !has_payload && message.body.is_empty() {
+        message.body = b"{}".to_vec();
+        message.content_type = Some("application/json");
+    }
+    Response {
+        status: message.status.unwrap_or(operation.status),
+        content_type: message.content_type.unwrap_or_default(),
+        headers: message.headers,
+        tail: message.body,
+        ..Response::default()
     }
 }
 
@@ -192,10 +287,11 @@ fn encode_query(
 
 /// Writes an error.
 pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -> Response {
-    let mut xml = XmlEncoder::new(XmlStyle::Plain);
-    xml.out.extend_from_slice(DECLARATION);
-    let (content_type, tail): (_, &[u8]) = match protocol {
+    let status = error.status;
+    match protocol {
         Protocol::Ec2 => {
+            let mut xml = XmlEncoder::new(XmlStyle::Plain);
+            xml.out.extend_from_slice(DECLARATION);
             xml.open("Response");
             xml.open("Errors");
             xml.open("Error");
@@ -204,9 +300,13 @@ pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -
             xml.close("Error");
             xml.close("Errors");
             xml.open("RequestID");
-            (XML, b"</RequestID></Response>")
+            let tail = b"</RequestID></Response>".to_vec();
+            let (head, headers) = (xml.out, Vec::new());
+            Response { status, content_type: XML, headers, head, id_in_body: true, tail }
         }
-        _ => {
+        Protocol::Query | Protocol::RestXml => {
+            let mut xml = XmlEncoder::new(XmlStyle::Plain);
+            xml.out.extend_from_slice(DECLARATION);
             xml.out.extend_from_slice(b"<ErrorResponse xmlns=\"");
             escape(&mut xml.out, service.xml_namespace);
             xml.out.extend_from_slice(b"\">");
@@ -216,15 +316,45 @@ pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -
             xml.element("Message", &error.message);
             xml.close("Error");
             xml.open("RequestId");
-            (XML, b"</RequestId></ErrorResponse>")
+            let tail = b"</RequestId></ErrorResponse>".to_vec();
+            let (head, headers) = (xml.out, Vec::new());
+            let content_type = if protocol == Protocol::Query { XML } else { "application/xml" };
+            Response { status, content_type, headers, head, id_in_body: true, tail }
         }
-    };
-    Response {
-        status: error.status,
-        content_type,
-        headers: Vec::new(),
-        head: xml.out,
-        id_in_body: true,
-        tail: tail.to_vec(),
+        Protocol::Json10 | Protocol::Json11 | Protocol::RestJson => {
+            let mut tail = b"{".to_vec();
+            let mut headers = Vec::new();
+            if protocol == Protocol::RestJson {
+                headers.push(("x-amzn-errortype".to_owned(), error.code.clone().into_owned()));
+            } else {
+                tail.extend_from_slice(b"\"__type\":");
+                json::push_string(&mut tail, &error.code);
+                tail.push(b',');
+            }
+            tail.extend_from_slice(b"\"message\":");
+            json::push_string(&mut tail, &error.message);
+            tail.push(b'}');
+            let content_type = match protocol {
+                Protocol::Json10 => JSON_1_0,
+                Protocol::Json11 => JSON_1_1,
+                _ => "application/json",
+            };
+            Response { status, content_type, headers, tail, ..Response::default() }
+        }
+        Protocol::RpcV2Cbor => {
+            let mut tail = vec![0xa2];
+            for (name, value) in [("__type", &*error.code), ("message", &error.message)] {
+                cbor::push_text(&mut tail, name);
+                cbor::push_text(&mut tail, value);
+            }
+            let headers = vec![("smithy-protocol".to_owned(), "rpc-v2-cbor".to_owned())];
+            Response {
+                status,
+                content_type: "application/cbor",
+                headers,
+                tail,
+                ..Response::default()
+            }
+        }
     }
 }

@@ -1,10 +1,13 @@
-//! Numbers and times as text, without an allocation: what an answer with 1,000 instances writes
+//! Numbers, times and escapes as text, without an allocation: what an answer with 1,000 instances writes
 //! tens of thousands of times.
 
+use crate::DecodeError;
+use crate::schema::TimestampFormat;
 use base::Timestamp;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use std::borrow::Cow;
 
 /// Appends a decimal integer.
 pub(crate) fn push_integer(out: &mut Vec<u8>, value: i64) {
@@ -52,6 +55,50 @@ pub(crate) fn parse_double(text: &str) -> Option<f64> {
         // Rust would take "inf" and "nan" as well.
         _ if text.bytes().any(|b| b.is_ascii_alphabetic() && !matches!(b, b'e' | b'E')) => None,
         _ => text.parse().ok(),
+    }
+}
+
+/// Decodes percent escapes, and `+` as a space in forms and queries.
+pub(crate) fn percent_decode(bytes: &[u8], plus: bool) -> Result<Cow<'_, str>, DecodeError> {
+    let malformed = |why: &str| DecodeError::Malformed(why.to_owned());
+    if !bytes.iter().any(|byte| *byte == b'%' || plus && *byte == b'+') {
+        let text = std::str::from_utf8(bytes).map_err(|_| malformed("not UTF-8"))?;
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match first {
+            b'+' if plus => out.push(b' '),
+            b'%' => {
+                let digit = |index: usize| {
+                    tail.get(index).and_then(|digit| char::from(*digit).to_digit(16))
+                };
+                let (Some(high), Some(low)) = (digit(0), digit(1)) else {
+                    return Err(malformed("a % without two hexadecimal digits"));
+                };
+                out.push((high * 16 + low) as u8);
+                rest = &tail[2..];
+            }
+            byte => out.push(*byte),
+        }
+    }
+    String::from_utf8(out).map(Cow::Owned).map_err(|_| malformed("not UTF-8"))
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters and `keep`.
+pub(crate) fn push_percent(out: &mut Vec<u8>, bytes: &[u8], keep: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        if unreserved || keep.contains(&byte) {
+            out.push(byte);
+        } else {
+            out.push(b'%');
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        }
     }
 }
 
@@ -174,6 +221,17 @@ pub(crate) fn push_unix(out: &mut Vec<u8>, at: Timestamp) {
         while out.last() == Some(&b'0') {
             out.pop();
         }
+    }
+}
+
+/// Appends a time in the given form; ISO 8601 by default, with a fraction if it is not zero.
+pub(crate) fn push_time(out: &mut Vec<u8>, format: TimestampFormat, at: Timestamp) {
+    match format {
+        TimestampFormat::Default | TimestampFormat::Iso8601 => {
+            push_iso(out, at, at.0 % 1_000 != 0);
+        }
+        TimestampFormat::Rfc822 => push_rfc822(out, at),
+        TimestampFormat::UnixTimestamp => push_unix(out, at),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Percent-decoding and order.
 
 use crate::DecodeError;
+use crate::text::percent_decode;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
@@ -33,11 +34,11 @@ impl<'a> Form<'a> {
                     return Err(DecodeError::TooMany("parameters".to_owned()));
                 }
                 let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-                let name = decode(&pair[..equals])?;
+                let name = percent_decode(&pair[..equals], true)?;
                 if name.is_empty() {
                     return Err(DecodeError::Malformed("a parameter has no name".to_owned()));
                 }
-                let value = decode(pair.get(equals + 1..).unwrap_or_default())?;
+                let value = percent_decode(pair.get(equals + 1..).unwrap_or_default(), true)?;
                 entries.push(Entry { name, value });
             }
         }
@@ -88,34 +89,6 @@ fn compare_segments(a: &str, b: &str) -> Ordering {
         (false, true) => Ordering::Greater,
         (false, false) => a.cmp(b),
     }
-}
-
-fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, DecodeError> {
-    let malformed = |why: &str| DecodeError::Malformed(why.to_owned());
-    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        let text = std::str::from_utf8(bytes).map_err(|_| malformed("not UTF-8"))?;
-        return Ok(Cow::Borrowed(text));
-    }
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match first {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let digit = |index: usize| {
-                    tail.get(index).and_then(|digit| char::from(*digit).to_digit(16))
-                };
-                let (Some(high), Some(low)) = (digit(0), digit(1)) else {
-                    return Err(malformed("a % without two hexadecimal digits"));
-                };
-                out.push((high * 16 + low) as u8);
-                rest = &tail[2..];
-            }
-            byte => out.push(*byte),
-        }
-    }
-    String::from_utf8(out).map(Cow::Owned).map_err(|_| malformed("not UTF-8"))
 }
 
 #[cfg(test)]

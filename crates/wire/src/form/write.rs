@@ -1,7 +1,7 @@
 //! A shape to a form, as a client writes it.
 
 use super::FormStyle;
-use crate::schema::{Kind, Member, TimestampFormat};
+use crate::schema::{Kind, Member};
 use crate::shape::{Encoder, List, Map, Shape};
 use crate::xml::{item_name, map_names};
 use crate::{Document, text};
@@ -11,9 +11,9 @@ use base::Timestamp;
 pub fn encode(style: FormStyle, action: &str, version: &str, input: &dyn Shape) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend_from_slice(b"Action=");
-    escape(&mut out, action.as_bytes());
+    text::push_percent(&mut out, action.as_bytes(), b"");
     out.extend_from_slice(b"&Version=");
-    escape(&mut out, version.as_bytes());
+    text::push_percent(&mut out, version.as_bytes(), b"");
     let mut encoder = FormEncoder { style, out, path: String::new(), place: Place::Structure };
     input.encode(&mut encoder);
     encoder.out
@@ -68,9 +68,9 @@ impl FormEncoder {
 
     fn write(&mut self, value: &[u8]) {
         self.out.push(b'&');
-        escape(&mut self.out, self.path.as_bytes());
+        text::push_percent(&mut self.out, self.path.as_bytes(), b"");
         self.out.push(b'=');
-        escape(&mut self.out, value);
+        text::push_percent(&mut self.out, value, b"");
     }
 
     fn scalar(&mut self, member: &'static Member, value: &[u8]) {
@@ -81,20 +81,6 @@ impl FormEncoder {
         let outer = std::mem::replace(&mut self.place, place);
         inside(self);
         self.place = outer;
-    }
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(byte);
-        } else {
-            out.push(b'%');
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        }
     }
 }
 
@@ -124,13 +110,7 @@ impl Encoder for FormEncoder {
     }
     fn timestamp(&mut self, member: &'static Member, value: Timestamp) {
         let mut text = Vec::new();
-        match member.timestamp {
-            TimestampFormat::Default | TimestampFormat::Iso8601 => {
-                text::push_iso(&mut text, value, value.0 % 1_000 != 0);
-            }
-            TimestampFormat::Rfc822 => text::push_rfc822(&mut text, value),
-            TimestampFormat::UnixTimestamp => text::push_unix(&mut text, value),
-        }
+        text::push_time(&mut text, member.timestamp, value);
         self.scalar(member, &text);
     }
     fn document(&mut self, _: &'static Member, _: &Document) {

@@ -77,6 +77,14 @@ impl XmlEncoder {
         self.close(name);
     }
 
+    /// A whole document: `shape` in an element of that name, which declares a namespace unless
+    /// `uri` is empty.
+    pub(crate) fn root(&mut self, name: &str, uri: &str, prefix: &str, shape: &dyn Shape) {
+        self.start(name, uri, prefix, Some(shape));
+        shape.encode(self);
+        self.close(name);
+    }
+
     fn name(&self, member: &'static Member) -> &'static str {
         match self.place {
             Place::Structure => member.wire_name(),
@@ -86,16 +94,22 @@ impl XmlEncoder {
 
     /// `<name xmlns="…" attribute="…">`
     fn open_member(&mut self, name: &str, member: &'static Member, value: Option<&dyn Shape>) {
+        let declared = member.namespace.or(member.target.traits.and_then(|t| t.namespace));
+        let (uri, prefix) = declared.map_or(("", ""), |found| (found.uri, found.prefix));
+        self.start(name, uri, prefix, value);
+    }
+
+    fn start(&mut self, name: &str, uri: &str, prefix: &str, value: Option<&dyn Shape>) {
         self.out.push(b'<');
         self.out.extend_from_slice(name.as_bytes());
-        if let Some(namespace) = member.namespace {
+        if !uri.is_empty() {
             self.out.extend_from_slice(b" xmlns");
-            if !namespace.prefix.is_empty() {
+            if !prefix.is_empty() {
                 self.out.push(b':');
-                self.out.extend_from_slice(namespace.prefix.as_bytes());
+                self.out.extend_from_slice(prefix.as_bytes());
             }
             self.out.extend_from_slice(b"=\"");
-            escape(&mut self.out, namespace.uri);
+            escape(&mut self.out, uri);
             self.out.push(b'"');
         }
         if let Some(value) = value.filter(|value| has_attributes(value.schema())) {

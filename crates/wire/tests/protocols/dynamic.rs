@@ -249,7 +249,9 @@ impl Dynamic {
                 Json::String(text) => text.clone(),
                 other => other.to_string(),
             }),
-            Kind::Integer | Kind::Long => Dynamic::Integer(number(value) as i64),
+            Kind::Integer | Kind::Long => {
+                Dynamic::Integer(value.as_i64().unwrap_or_else(|| number(value) as i64))
+            }
             Kind::Boolean => Dynamic::Boolean(value.as_bool().expect("a boolean")),
             Kind::Double => Dynamic::Double(number(value)),
             Kind::Float => Dynamic::Float(number(value) as f32),
