@@ -49,3 +49,28 @@ fn describe_account_attributes(
         .collect();
     Ok(api::DescribeAccountAttributesResult { account_attributes: Some(shown) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Region, list};
+
+    #[test]
+    fn attributes_are_all_or_those_named() {
+        let region = Region::new();
+        let ask = |names: &[&str]| api::DescribeAccountAttributesRequest {
+            attribute_names: list(names),
+            ..Default::default()
+        };
+        let all = region.ok(describe_account_attributes, ask(&[])).account_attributes.unwrap();
+        assert_eq!(all.len(), 6);
+        let one = region.ok(describe_account_attributes, ask(&["default-vpc"]));
+        let one = one.account_attributes.unwrap().remove(0).attribute_values.unwrap().remove(0);
+        assert!(one.attribute_value.unwrap().starts_with("vpc-"));
+        assert!(
+            region
+                .refused(describe_account_attributes, ask(&["colour"]))
+                .starts_with("InvalidParameterValue: ")
+        );
+    }
+}

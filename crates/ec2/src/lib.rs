@@ -31,17 +31,13 @@ mod volume;
 mod vpc;
 
 use base::image::Manifest;
-use service::{Call, Error, Operation};
 use service::filter::Filter;
 use service::operation::Service;
+use service::{Call, Error, Operation};
 
 /// EC2 as the dispatcher serves it.
 pub fn service() -> Service {
-    Service {
-        model: &model::ec2::SERVICE,
-        operations: operations(),
-        set_up: Some(set_up),
-    }
+    Service { model: &model::ec2::SERVICE, operations: operations(), set_up: Some(set_up) }
 }
 
 /// What moves EC2's records on.
@@ -90,4 +86,50 @@ pub(crate) fn filters(requested: Option<Vec<model::ec2::Filter>>) -> Vec<Filter>
             values: filter.values.unwrap_or_default(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::operations;
+    use std::collections::BTreeSet;
+    use wire::{Kind, Member, Type};
+
+    /// The members of a structure, or of the structures in a list.
+    fn members(of: &'static Type) -> &'static [Member] {
+        match &of.kind {
+            Kind::Structure(members) => members,
+            Kind::List(item) => members(item.target),
+            _ => &[],
+        }
+    }
+
+    /// Why a path of `honours` means nothing; `None` when it means something.
+    fn mistake(input: &'static Type, path: &str) -> Option<String> {
+        let mut here = input;
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            if name == "*" {
+                let nothing = members(here).is_empty() || names.peek().is_some();
+                return nothing.then(|| format!("{path}: there is nothing for the star"));
+            }
+            let Some(member) = members(here).iter().find(|member| member.name == name) else {
+                return Some(format!("{path}: {} has no member {name}", here.name));
+            };
+            here = member.target;
+        }
+        (!members(here).is_empty()).then(|| format!("{path}: stops above its leaves"))
+    }
+
+    #[test]
+    fn operations_honour_members_that_they_have() {
+        let mut names = BTreeSet::new();
+        for operation in operations() {
+            let name = operation.model.name;
+            assert!(names.insert(name), "{name} is served twice");
+            let input = operation.model.input.expect("every EC2 operation has an input").target;
+            let mistakes: Vec<String> =
+                operation.honours.iter().filter_map(|path| mistake(input, path)).collect();
+            assert_eq!(mistakes, [""; 0], "{name}");
+        }
+    }
 }
