@@ -129,7 +129,7 @@ fn rules_are_replaced_at_once() {
         count
     };
     let knocks = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| crate::guest::within(&client.name, &knock));
+        let thread = scope.spawn(|| crate::guest::within(&client.name, knock));
         let mut broken = None;
         for round in 0..20 {
             world.group(WEB, &rules[..2 + round % 2], &[all(anywhere())]);
