@@ -11,6 +11,7 @@ use base::image::{Boot, Manifest};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,10 +83,27 @@ pub(crate) struct Judge {
     pub(crate) decided: Mutex<Option<Engine>>,
 }
 
-/// The group that may open /dev/kvm, if one but root's may.
-pub(crate) fn kvm_group() -> Option<u32> {
-    let device = fs::metadata("/dev/kvm").ok()?;
-    (device.mode() & 0o060 == 0o060 && device.gid() != 0).then(|| device.gid())
+/// How an unprivileged QEMU comes by /dev/kvm.
+#[derive(Debug)]
+pub(crate) enum Device {
+    /// It opens it itself, as a member of this group or as anybody.
+    Group(Option<u32>),
+    /// We open it; QEMU takes an open device from version 8.2 on.
+    Open(File),
+}
+
+/// Decides that by the device's permissions.
+pub(crate) fn kvm_device() -> io::Result<Device> {
+    let path = "/dev/kvm";
+    let device = fs::metadata(path).map_err(|error| context(error, path))?;
+    if device.mode() & 0o006 == 0o006 {
+        return Ok(Device::Group(None));
+    }
+    if device.mode() & 0o060 == 0o060 && device.gid() != 0 {
+        return Ok(Device::Group(Some(device.gid())));
+    }
+    let opened = File::options().read(true).write(true).open(path);
+    Ok(Device::Open(opened.map_err(|error| context(error, path))?))
 }
 
 impl Judge {
@@ -138,11 +156,20 @@ impl Judge {
     }
 
     async fn prove(&self, kernel: &Path) -> io::Result<()> {
-        File::open("/dev/kvm").map_err(|error| context(error, "/dev/kvm"))?;
+        let device = kvm_device()?;
         let log = self.data_dir.join("kvm-proof.log");
         let output = File::create(&log)?;
         let kernel = super::disk::open_public(kernel)?;
-        let kernel_path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&kernel));
+        let kernel_path = format!("/dev/fd/{}", kernel.as_raw_fd());
+        let (mut inherit, mut group, mut kvm) = (vec![kernel.into()], None, None);
+        match device {
+            Device::Group(id) => group = id,
+            Device::Open(file) => {
+                kvm = Some(file.as_raw_fd());
+                inherit.push(file.into());
+            }
+        }
+        let engine = command::engine_arguments(Engine::Kvm, kvm);
         let mut arguments: Vec<&str> = Vec::new();
         for argument in command::SANDBOX {
             match argument.split_once('=') {
@@ -151,7 +178,7 @@ impl Judge {
             }
         }
         arguments.extend(["-machine", command::MACHINE, "-m", "256M", "-no-reboot"]);
-        arguments.extend(command::engine_arguments(Engine::Kvm));
+        arguments.extend(engine.iter().map(String::as_str));
         arguments.extend(["-serial", "stdio", "-kernel", &kernel_path]);
         arguments.extend(["-append", "console=ttyS0 panic=-1"]);
         let directory = File::open(&self.data_dir)?;
@@ -160,8 +187,8 @@ impl Judge {
             arguments: arguments.into_iter().map(Into::into).collect(),
             directory: &directory,
             user: self.user,
-            group: kvm_group(),
-            inherit: vec![kernel.into()],
+            group,
+            inherit,
             output,
         })?;
         let ended = tokio::time::timeout(DEADLINE, process.ended()).await;
@@ -186,7 +213,11 @@ fn judge(console: &str, ended: Option<&str>) -> Result<(), String> {
     match (booted, ended) {
         (true, Some(how)) if how.ends_with("status 0") => Ok(()),
         (_, None) => Err(format!("a kernel under KVM did not come to its end in {DEADLINE:?}")),
-        (_, Some(how)) => Err(format!("a kernel under KVM did not boot: {how}")),
+        (_, Some(how)) => {
+            let words = console.lines().rev().map(str::trim).find(|line| !line.is_empty());
+            let words: String = words.unwrap_or_default().chars().take(200).collect();
+            Err(format!("a kernel under KVM did not boot: {how}: {words}"))
+        }
     }
 }
 
@@ -215,6 +246,8 @@ mod tests {
         assert!(judge(booted, Some("killed by signal 6")).is_err());
         assert!(judge("Probing EDD (edd=off to disable)... ok", None).is_err());
         assert!(judge("", Some("the QEMU process exited with status 0")).is_err());
+        let refused = judge("x\nCould not access KVM\n\n", Some("exited with status 1"));
+        assert!(refused.unwrap_err().ends_with("status 1: Could not access KVM"));
     }
 
     #[test]

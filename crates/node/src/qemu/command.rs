@@ -25,6 +25,8 @@ pub(crate) enum Engine {
 pub(crate) struct Line<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) engine: Engine,
+    /// See [`engine_arguments`].
+    pub(crate) kvm: Option<RawFd>,
     pub(crate) vcpus: u32,
     pub(crate) memory_mib: u64,
     /// Open directory-independent kernel, initrd and their command line.
@@ -65,14 +67,22 @@ pub(crate) const SANDBOX: [&str; 5] = [
 /// The machine type of every guest, which the KVM proof must try too.
 pub(crate) const MACHINE: &str = "q35,hpet=off,i8042=off,sata=off,smbus=off,usb=off,vmport=off";
 
-/// The arguments of an engine: accelerator and processor model.
-pub(crate) fn engine_arguments(engine: Engine) -> [&'static str; 4] {
-    match engine {
-        Engine::Kvm => ["-accel", "kvm", "-cpu", "host"],
+/// The arguments of an engine: accelerator and processor model. `kvm` is an open /dev/kvm, for a
+/// QEMU whose user may not open it.
+pub(crate) fn engine_arguments(engine: Engine, kvm: Option<RawFd>) -> Vec<String> {
+    let (accelerator, processor) = match (engine, kvm) {
+        (Engine::Kvm, None) => ("kvm", "host"),
+        (Engine::Kvm, Some(_)) => ("kvm,device=/dev/fdset/0", "host"),
         // The translation cache is bounded: by default it may take a gigabyte of the host. 5-level
         // paging only makes every translated page walk longer.
-        Engine::Tcg => ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,la57=off"],
+        (Engine::Tcg, _) => ("tcg,thread=multi,tb-size=256", "max,la57=off"),
+    };
+    let mut arguments: Vec<String> =
+        ["-accel", accelerator, "-cpu", processor].map(str::to_owned).into();
+    if let (Engine::Kvm, Some(kvm)) = (engine, kvm) {
+        arguments.extend(["-add-fd".to_owned(), format!("fd={kvm},set=0")]);
     }
+    arguments
 }
 
 /// The SMBIOS UUID of an instance: starts with `ec2`, as guests expect, and is the same for ever.
@@ -118,9 +128,7 @@ pub(crate) fn arguments(line: &Line<'_>) -> Vec<OsString> {
         }
     }
     all.add("-machine", MACHINE);
-    for pair in engine_arguments(line.engine).chunks(2) {
-        all.add(pair[0], pair[1]);
-    }
+    all.0.extend(engine_arguments(line.engine, line.kvm).into_iter().map(OsString::from));
     all.add("-smp", line.vcpus.to_string());
     all.add("-m", format!("{}M", line.memory_mib));
     all.add("-rtc", "base=utc,driftfix=slew");
@@ -245,6 +253,7 @@ mod tests {
         let line = Line {
             spec,
             engine: Engine::Tcg,
+            kvm: None,
             vcpus: 2,
             memory_mib: 512,
             kernel: Some(Kernel { kernel: 10, initrd: 11, command_line: "console=ttyS0 a,b" }),
@@ -276,6 +285,14 @@ mod tests {
             assert!(line.contains(part), "{part} is missing in\n{line}");
         }
         assert_eq!(serial("vol-0123456789abcdef0").len(), 20);
+    }
+
+    #[test]
+    fn kvm_is_opened_by_whoever_may() {
+        let own = engine_arguments(Engine::Kvm, None).join(" ");
+        assert_eq!(own, "-accel kvm -cpu host");
+        let passed = engine_arguments(Engine::Kvm, Some(9)).join(" ");
+        assert_eq!(passed, "-accel kvm,device=/dev/fdset/0 -cpu host -add-fd fd=9,set=0");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Brings machines up, and what else touches a machine without its state machine.
 
 use super::Shared;
-use super::accelerator;
+use super::accelerator::{self, Device};
 use super::command::{self, Backing, Kernel, Line};
 use super::directory::{Directory, Stage};
 use super::disk;
@@ -94,10 +94,18 @@ pub(crate) fn start(
         taps.push(pass(network.fabric.open_tap(&interface.vpc_id, &interface.id)?));
     }
     let monitor = pass(listen(directory).map_err(failed("the monitor's socket"))?);
+    let (mut group, mut kvm) = (None, None);
+    if engine == command::Engine::Kvm {
+        match accelerator::kvm_device().map_err(|error| error.to_string())? {
+            Device::Group(id) => group = id,
+            Device::Open(file) => kvm = Some(pass(file.into())),
+        }
+    }
     let memory = shared.vm_memory_max.map_or(spec.memory_mib, |max| max.min(spec.memory_mib));
     let line = Line {
         spec,
         engine,
+        kvm,
         vcpus: spec.vcpus.clamp(1, shared.host_cpus),
         memory_mib: memory.max(64),
         kernel,
@@ -113,7 +121,7 @@ pub(crate) fn start(
         arguments,
         directory: &data,
         user: privileged.then_some(user),
-        group: accelerator::kvm_group(),
+        group,
         inherit,
         output: directory.log().map_err(failed("qemu.log"))?,
     };

@@ -28,6 +28,7 @@ use super::disk;
 use super::launch::{connect, make_disks, start};
 use super::process::{self, Process};
 use super::qmp::{Client, Event};
+use base::image::Boot;
 use base::machine::{ExitCause, Spec, State, Wanted};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -627,55 +628,21 @@ impl Machine {
         record: &mut Record,
         new_volumes: &mut Vec<String>,
     ) -> Result<Up, String> {
-        if spec.volumes.is_empty() {
-            return Err("the machine has no root volume".to_owned());
-        }
-        let shared = &self.shared;
-        let directory = self.directory.clone();
-        let user = record.user;
-        let launching = record.clone();
-        blocking(move || directory.create(user).and_then(|()| directory.write(&launching)))
-            .await
-            .map_err(|error| explain(&self.directory, &error))?;
-        let (shared_too, spec_too) = (Arc::clone(shared), Arc::clone(spec));
-        let disks = tokio::task::spawn_blocking(move || make_disks(&shared_too, &spec_too, user));
-        let (made, problem) = disks.await.map_err(|error| error.to_string())?;
-        new_volumes.extend(made.iter().filter(|(_, made)| made.new).map(|(id, _)| id.clone()));
-        if let Some(problem) = problem {
-            return Err(problem.to_string());
-        }
-        let boot = match &record.boot {
-            Some(boot) => boot.clone(),
-            None => {
-                let (images, key) = (shared.images_dir.clone(), spec.image.clone());
-                let machine = self.directory.path().to_owned();
-                let pin = move || disk::pin_boot(&images, &key, &machine);
-                let pinned = tokio::task::spawn_blocking(pin).await;
-                pinned.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?
-            }
-        };
-        record.boot = Some(boot.clone());
-        if let Some(network) = &shared.network {
-            let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
-            let mut inbox = self.inbox.clone();
-            let called_off = inbox.wait_for(|spec| {
-                spec.as_ref().is_some_and(|spec| spec.wanted == Wanted::Terminated)
-            });
-            tokio::select! {
-                held = network.holds(&interfaces) => held?,
-                _ = called_off => return Err("the launch was called off".to_owned()),
-            }
-        } else if !spec.interfaces.is_empty() {
-            return Err("this node has no network for the machine's interfaces".to_owned());
-        }
-        let engine = shared.judge.engine().await;
-        let (shared_too, spec_too) = (Arc::clone(shared), Arc::clone(spec));
-        let directory = self.directory.clone();
+        let began = Instant::now();
+        let made = self.prepare_disks(spec, record, new_volumes).await?;
+        let disks = began.elapsed();
+        self.wait_for_network(spec).await?;
+        let network = began.elapsed();
+        let engine = self.shared.judge.engine().await;
+        let (shared, spec_too) = (Arc::clone(&self.shared), Arc::clone(spec));
+        let (directory, user) = (self.directory.clone(), record.user);
+        let boot = record.boot.clone().unwrap_or(Boot::Firmware);
         let starting = tokio::task::spawn_blocking(move || {
-            let made = made.into_iter().map(|(_, made)| made).collect::<Vec<_>>();
-            start(&shared_too, &spec_too, &directory, engine, &boot, &made, user)
+            start(&shared, &spec_too, &directory, engine, &boot, &made, user)
         });
         let mut process = starting.await.map_err(|error| error.to_string())??;
+        let id = &self.handle.id;
+        tracing::debug!(id, ?disks, ?network, started = ?began.elapsed(), "QEMU was started");
         record.stage = Stage::Up(process.identity.clone());
         let (directory, running) = (self.directory.clone(), record.clone());
         let recorded = blocking(move || directory.write(&running)).await;
@@ -704,6 +671,57 @@ impl Machine {
                 process.ended().await;
                 Err(format!("{why}: {}", self.directory.last_words()))
             }
+        }
+    }
+
+    /// Makes the machine's directory, its volumes and the links to what it boots by.
+    async fn prepare_disks(
+        &self,
+        spec: &Arc<Spec>,
+        record: &mut Record,
+        new_volumes: &mut Vec<String>,
+    ) -> Result<Vec<disk::Made>, String> {
+        if spec.volumes.is_empty() {
+            return Err("the machine has no root volume".to_owned());
+        }
+        let (directory, launching) = (self.directory.clone(), record.clone());
+        blocking(move || {
+            directory.create(launching.user).and_then(|()| directory.write(&launching))
+        })
+        .await
+        .map_err(|error| explain(&self.directory, &error))?;
+        let (shared, spec_too, user) = (Arc::clone(&self.shared), Arc::clone(spec), record.user);
+        let disks = tokio::task::spawn_blocking(move || make_disks(&shared, &spec_too, user));
+        let (made, problem) = disks.await.map_err(|error| error.to_string())?;
+        new_volumes.extend(made.iter().filter(|(_, made)| made.new).map(|(id, _)| id.clone()));
+        if let Some(problem) = problem {
+            return Err(problem.to_string());
+        }
+        if record.boot.is_none() {
+            let (images, key) = (self.shared.images_dir.clone(), spec.image.clone());
+            let machine = self.directory.path().to_owned();
+            let pin = move || disk::pin_boot(&images, &key, &machine);
+            let pinned = tokio::task::spawn_blocking(pin).await.map_err(|e| e.to_string())?;
+            record.boot = Some(pinned.map_err(|error| error.to_string())?);
+        }
+        Ok(made.into_iter().map(|(_, made)| made).collect())
+    }
+
+    /// Waits until the kernel has the machine's interfaces, or nobody wants it any more.
+    async fn wait_for_network(&self, spec: &Spec) -> Result<(), String> {
+        let Some(network) = &self.shared.network else {
+            return match spec.interfaces.is_empty() {
+                true => Ok(()),
+                false => Err("this node has no network for the machine's interfaces".to_owned()),
+            };
+        };
+        let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
+        let mut inbox = self.inbox.clone();
+        let called_off = inbox
+            .wait_for(|spec| spec.as_ref().is_some_and(|spec| spec.wanted == Wanted::Terminated));
+        tokio::select! {
+            held = network.holds(&interfaces) => held,
+            _ = called_off => Err("the launch was called off".to_owned()),
         }
     }
 }
