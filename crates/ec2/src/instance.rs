@@ -128,7 +128,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         op::ModifyInstanceCreditSpecification,
         attribute::modify_instance_credit_specification,
         Write,
-        ["InstanceCreditSpecifications.InstanceId", "InstanceCreditSpecifications.CpuCredits",]
+        [
+            "InstanceCreditSpecifications.InstanceId",
+            "InstanceCreditSpecifications.CpuCredits",
+            // Saying the same twice changes nothing.
+            "ClientToken",
+        ]
     ),
     operation!(op::MonitorInstances, monitor::monitor_instances, Write, ["InstanceIds"]),
     operation!(op::UnmonitorInstances, monitor::unmonitor_instances, Write, ["InstanceIds"]),
