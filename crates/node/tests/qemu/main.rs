@@ -1,5 +1,5 @@
 //! The qemu driver with real machines: a Debian cloud kernel and an initrd of busybox. Needs root;
-//! runs when GUREUM_PRIVILEGED_TESTS=1. Six short boots in all.
+//! runs when GUREUM_PRIVILEGED_TESTS=1. A dozen short boots in all.
 
 #![allow(unreachable_pub, missing_debug_implementations)]
 
@@ -7,13 +7,14 @@ mod network;
 mod support;
 
 use base::machine::{Driver as _, ExitCause, State, Wanted};
+use node::qemu::Timing;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{
-    DATA, ID, Node, RUN, Small, has_ended, image, is_running, privileged, run, spec, until,
-    until_state,
+    DATA, ID, Node, RUN, Small, boot_sector, has_ended, image, is_running, privileged, run, spec,
+    until, until_state,
 };
 
 /// Our own child that another driver of this test process would have to reap.
@@ -189,4 +190,56 @@ async fn a_full_disk() {
     drop(driver);
     drop(node);
     drop(small);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_ignores_its_button() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    boot_sector(&node.images(), "deaf", "MARKER firmware\n");
+    let grace = Duration::from_millis(300);
+    let driver = node.start_with(None, Timing { stop_grace: grace, reboot_grace: grace });
+    driver.apply(spec("deaf", RUN));
+    let limit = Duration::from_secs(30);
+    let booted = |node: &Node, count| {
+        (node.console().matches("MARKER firmware").count() == count).then_some(())
+    };
+    until("the boot sector", limit, || booted(&node, 1)).await;
+    driver.apply(spec("deaf", Wanted::Running { start: 1, reboots: 1 }));
+    until("the hard reset", limit, || booted(&node, 2)).await;
+    until_state(&driver, |state| matches!(state, State::Running { reboots: 1, .. })).await;
+    driver.apply(spec("deaf", Wanted::Stopped { force: false }));
+    let stopped = until_state(&driver, has_ended).await;
+    assert_eq!(stopped, State::Exited { start: 1, cause: ExitCause::Requested });
+    driver.apply(spec("deaf", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_stopped_without_a_daemon() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    image(&node.images(), "test", "");
+    let driver = node.start();
+    driver.apply(spec("test", RUN));
+    let limit = Duration::from_secs(60);
+    until("the boot", limit, || node.console().contains("MARKER up").then_some(())).await;
+    drop(driver);
+    node.driver = None;
+    let pid = node.pid();
+    let data = node.data();
+    let stopped = tokio::task::spawn_blocking(move || node::qemu::stop_all(&data)).await;
+    stopped.unwrap().unwrap();
+    assert!(node.console().contains("MARKER button"), "{}", node.console());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists() || is_zombie(pid));
+    let driver = node.start();
+    let off = State::Exited { start: 1, cause: ExitCause::Requested };
+    assert_eq!(driver.state(ID), off);
+    driver.apply(spec("test", RUN));
+    driver.apply(spec("test", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
 }

@@ -98,6 +98,33 @@ pub fn image(images: &Path, key: &str, command_line: &str) {
     }
     let mut disk = b"HELLO".to_vec();
     disk.resize(1 << 20, 0);
+    let boot = Boot::Kernel {
+        kernel: "vmlinuz".to_owned(),
+        initrd: "initrd".to_owned(),
+        command_line: format!("console=ttyS0 panic=-1 quiet {command_line}"),
+    };
+    publish(images, key, &disk, boot);
+}
+
+/// An image that the firmware boots: its first sector writes `text` to the serial port and halts.
+pub fn boot_sector(images: &Path, key: &str, text: &str) {
+    // cli
+    let mut disk = vec![0xfa];
+    for byte in text.bytes() {
+        // mov dx, 0x3f8; mov al, byte; out dx, al
+        disk.extend([0xba, 0xf8, 0x03, 0xb0, byte, 0xee]);
+    }
+    // hlt; jmp to the hlt
+    disk.extend([0xf4, 0xeb, 0xfd]);
+    disk.resize(510, 0);
+    disk.extend([0x55, 0xaa]);
+    disk.resize(1 << 20, 0);
+    publish(images, key, &disk, Boot::Firmware);
+}
+
+fn publish(images: &Path, key: &str, disk: &[u8], boot: Boot) {
+    let directory = images.join(key);
+    fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join("disk.raw"), disk).unwrap();
     let manifest = Manifest {
         v: 1,
@@ -110,11 +137,7 @@ pub fn image(images: &Path, key: &str, command_line: &str) {
         size_gib: 1,
         disk: "disk.raw".to_owned(),
         disk_format: "raw".to_owned(),
-        boot: Boot::Kernel {
-            kernel: "vmlinuz".to_owned(),
-            initrd: "initrd".to_owned(),
-            command_line: format!("console=ttyS0 panic=-1 quiet {command_line}"),
-        },
+        boot,
         owner_id: None,
         owner_alias: None,
         login_user: None,
@@ -170,11 +193,16 @@ impl Node {
 
     /// Starts a driver, after ending the one before as a dying daemon would.
     pub fn start(&mut self) -> Arc<Driver> {
-        self.start_on(None)
+        self.start_with(None, Timing::default())
     }
 
     /// [`Node::start`] on a network.
     pub fn start_on(&mut self, network: Option<Arc<dyn Fabric>>) -> Arc<Driver> {
+        self.start_with(network, Timing::default())
+    }
+
+    /// [`Node::start_on`] with other graces.
+    pub fn start_with(&mut self, network: Option<Arc<dyn Fabric>>, timing: Timing) -> Arc<Driver> {
         self.driver = None;
         let config = Config {
             data_dir: self.data(),
@@ -184,7 +212,7 @@ impl Node {
             clock: Clock::wall(),
             network: net::Config::new(self.data().join("net")),
         };
-        let driver = Driver::start_with(config, network, Timing::default()).unwrap();
+        let driver = Driver::start_with(config, network, timing).unwrap();
         let announced = Arc::clone(&self.announced);
         let observed = Arc::downgrade(&driver);
         driver.listen(Box::new(move |id| {
