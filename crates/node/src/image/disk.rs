@@ -16,8 +16,10 @@ pub(super) fn make(tree: &Path, disk: &Path, gib: u32) -> Result<(), Error> {
     tools::run(
         Command::new("mke2fs")
             .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-L", "root"])
-            .args(["-J", "size=16"])
-            .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
+            // A smaller journal has no room for the transaction that grows the file system.
+            .args(["-J", "size=64"])
+            // The file is new and sparse, so the journal is zero without being written.
+            .args(["-E", "lazy_itable_init=0,lazy_journal_init=1"])
             .arg("-d")
             .arg(tree)
             .arg(disk),

@@ -270,7 +270,6 @@ impl Build {
     }
 
     /// The time of the build as it stands in names: `20261121`.
-    #[allow(dead_code)]
     fn day(&self) -> String {
         self.created.format("%Y%m%d")
     }
