@@ -13,7 +13,7 @@ mod server;
 
 use crate::setup;
 use anyhow::{Context, Result, bail};
-use report::{Bar, Row};
+use report::{Bar, Rate, Row};
 use server::{Question, Server, Tools};
 use std::time::Duration;
 
@@ -301,7 +301,7 @@ fn warm_up(
     requests: impl Fn(&Server, usize) -> Result<Vec<Vec<u8>>>,
 ) -> Result<()> {
     for server in [peer, ours] {
-        slice(server, 8, Duration::from_millis(100), &requests(server, ROUNDS)?)?;
+        let _ = slice(server, 8, Duration::from_millis(100), &requests(server, ROUNDS)?)?;
     }
     Ok(())
 }
@@ -313,7 +313,7 @@ fn pair(
     connections: usize,
     round: usize,
     requests: impl Fn(&Server, usize) -> Result<Vec<Vec<u8>>>,
-) -> Result<(f64, f64)> {
+) -> Result<(Rate, Rate)> {
     let rate = |server: &Server| slice(server, connections, SLICE, &requests(server, round)?);
     if round.is_multiple_of(2) {
         let theirs = rate(peer)?;
@@ -329,7 +329,8 @@ fn slice(
     connections: usize,
     duration: Duration,
     requests: &[Vec<u8>],
-) -> Result<f64> {
+) -> Result<Rate> {
+    let before = server.processor_seconds()?;
     let outcome = load::run(server.address, connections, requests, duration)
         .with_context(|| format!("load on {}", server.name))?;
     // A few failures would flatter nobody; many would measure the wrong thing.
@@ -338,7 +339,9 @@ fn slice(
         let (failed, good) = (outcome.failed, outcome.completed);
         bail!("{}: {failed} answers are errors, {good} are not: {complaint}", server.name);
     }
-    Ok(outcome.rate())
+    let used = server.processor_seconds()? - before;
+    let answers = (outcome.completed + outcome.failed).max(1);
+    Ok(Rate { a_second: outcome.rate(), processor: used / answers as f64 })
 }
 
 /// A tag on each instance in turn, each time with another value: every request changes something.

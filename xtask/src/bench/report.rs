@@ -18,14 +18,31 @@ pub(super) enum Bar {
     AtMost(f64, &'static str),
 }
 
+/// What a slice of load measured of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    /// Good answers a second.
+    pub a_second: f64,
+    /// Processor time an answer, in seconds: says what a change does even on a busy machine.
+    pub processor: f64,
+}
+
+/// The rates of a peer and of gureum, medians of the slices.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    peer: &'static str,
+    theirs: Rate,
+    ours: Rate,
+}
+
 /// A row of the table, as far as it was measured.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub key: &'static str,
     pub what: &'static str,
     pub bar: Bar,
-    /// The peer's name, its rate and ours, where rates were measured.
-    pub rates: Option<(&'static str, f64, f64)>,
+    /// Where rates were measured.
+    pub rates: Option<Rates>,
     /// The ratio, size or time.
     pub value: Option<f64>,
     /// Why it was not measured.
@@ -41,12 +58,15 @@ impl Default for Row {
 
 impl Row {
     /// From pairs of the peer's rate and ours.
-    pub(super) fn set_rates(&mut self, peer: &'static str, slices: &[(f64, f64)]) {
-        let ratios: Vec<f64> = slices.iter().map(|(theirs, ours)| ours / theirs).collect();
-        let theirs: Vec<f64> = slices.iter().map(|(theirs, _)| *theirs).collect();
-        let ours: Vec<f64> = slices.iter().map(|(_, ours)| *ours).collect();
-        self.value = Some(median(&ratios));
-        self.rates = Some((peer, median(&theirs), median(&ours)));
+    pub(super) fn set_rates(&mut self, peer: &'static str, slices: &[(Rate, Rate)]) {
+        let middle =
+            |value: fn(&(Rate, Rate)) -> f64| median(&slices.iter().map(value).collect::<Vec<_>>());
+        self.value = Some(middle(|(theirs, ours)| ours.a_second / theirs.a_second));
+        let theirs =
+            Rate { a_second: middle(|(t, _)| t.a_second), processor: middle(|(t, _)| t.processor) };
+        let ours =
+            Rate { a_second: middle(|(_, o)| o.a_second), processor: middle(|(_, o)| o.processor) };
+        self.rates = Some(Rates { peer, theirs, ours });
     }
 
     pub(super) fn set_value(&mut self, value: f64) {
@@ -84,8 +104,14 @@ pub(super) fn line(row: &Row) -> String {
 }
 
 fn rates(row: &Row) -> String {
-    row.rates.map_or_else(String::new, |(peer, theirs, ours)| {
-        format!(", {} against {peer}'s {} a second", number(ours), number(theirs))
+    row.rates.map_or_else(String::new, |Rates { peer, theirs, ours }| {
+        format!(
+            ", {} against {peer}'s {} a second; {} and {} µs of processor time each",
+            number(ours.a_second),
+            number(theirs.a_second),
+            number(ours.processor * 1e6),
+            number(theirs.processor * 1e6),
+        )
     })
 }
 
@@ -126,8 +152,9 @@ pub(super) fn table(rows: &[Row]) -> String {
                     | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     for row in rows {
-        let (theirs, ours) = row.rates.map_or_else(Default::default, |(peer, theirs, ours)| {
-            (format!("{peer} {}", number(theirs)), number(ours))
+        let (theirs, ours) = row.rates.map_or_else(Default::default, |rates| {
+            let theirs = format!("{} {}", rates.peer, number(rates.theirs.a_second));
+            (theirs, number(rates.ours.a_second))
         });
         let verdict = match row.is_met() {
             None => "skipped",
@@ -255,13 +282,16 @@ mod tests {
     fn a_row_is_the_median_of_ratios() {
         let mut row = Row { what: "X", bar: Bar::AtLeast(2.0), ..Row::default() };
         assert_eq!(row.is_met(), None);
-        row.set_rates("peer", &[(100.0, 200.0), (10.0, 40.0), (1000.0, 1000.0)]);
+        let rate = |a_second| Rate { a_second, processor: 0.001 };
+        let slices = [(100.0, 200.0), (10.0, 40.0), (1000.0, 1000.0)];
+        row.set_rates("peer", &slices.map(|(theirs, ours)| (rate(theirs), rate(ours))));
         assert_eq!((row.value, row.is_met()), (Some(2.0), Some(true)));
         assert_eq!(
             line(&row),
-            "      ok  X: 2.00 times (bar ≥ 2 times), 200 against peer's 100 a second"
+            "      ok  X: 2.00 times (bar ≥ 2 times), 200 against peer's 100 a second; \
+             1,000 and 1,000 µs of processor time each"
         );
-        row.set_rates("peer", &[(0.7, 1.0), (1.0, 1.0)]);
+        row.set_rates("peer", &[(rate(0.7), rate(1.0)), (rate(1.0), rate(1.0))]);
         assert_eq!(row.is_met(), Some(false));
         assert!(table(&[row]).contains("**missed**"));
         assert_eq!(number(1_234_567.0), "1,234,567");

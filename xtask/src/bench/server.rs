@@ -299,6 +299,16 @@ impl Server {
         fs::read_to_string(&self.log).with_context(|| self.log.display().to_string())
     }
 
+    /// Processor time that it has used so far, in seconds. The kernel counts in hundredths.
+    pub(super) fn processor_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&path).context(path)?;
+        // The name, which may hold spaces, ends with the last parenthesis; then utime is the 12th.
+        let fields = stat.rsplit_once(')').context("no name in stat")?.1.split_whitespace();
+        let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|f| f.parse().ok()).collect();
+        Ok(ticks.iter().sum::<f64>() / 100.0)
+    }
+
     /// Resident memory, in MiB.
     pub(super) fn resident_mib(&self) -> Result<f64> {
         resident_mib(self.pid())
