@@ -116,7 +116,9 @@ pub(crate) fn stop_instances(
                 changes.push(change(&instance, InstanceState::Stopped));
                 continue;
             }
-            InstanceState::Running => {
+            // A launch may be stopped before it runs: where machines take no time to launch, nobody
+            // who stops at once could tell.
+            InstanceState::Pending | InstanceState::Running => {
                 let mut stopping = Instance::clone(&instance);
                 stopping.state = InstanceState::Stopping;
                 stopping.state_reason = user_shutdown();
@@ -133,7 +135,7 @@ pub(crate) fn stop_instances(
                 Some(stopping)
             }
             InstanceState::Stopping => None,
-            InstanceState::Pending | InstanceState::ShuttingDown | InstanceState::Terminated => {
+            InstanceState::ShuttingDown | InstanceState::Terminated => {
                 return Err(incorrect_state(format!(
                     "This instance '{}' is not in a state from which it can be stopped.",
                     instance.id
