@@ -15,7 +15,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use attribute::{MetadataWish, change_metadata_options};
+pub(crate) use attribute::{MetadataWish, change_metadata_options, is_metadata_tag};
 pub(crate) use describe::{View, reservation, to_model};
 pub(crate) use lifecycle::pending;
 

@@ -5,6 +5,7 @@
 //! instance: what does not apply is left out and answers 404. The node adds the directories and the
 //! signatures beside the identity document.
 
+use crate::instance::is_metadata_tag;
 use crate::instance_type;
 use crate::interface::{private_dns_name, public_dns_name};
 use crate::record::{Instance, InstanceState, Interface, Subnet, Vpc};
@@ -150,7 +151,7 @@ fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
         }
     }
     if instance.metadata_options.tags {
-        for (name, value) in &instance.tags {
+        for (name, value) in instance.tags.iter().filter(|(name, _)| is_metadata_tag(name)) {
             put(&format!("tags/instance/{name}"), value);
         }
     }

@@ -339,10 +339,15 @@ pub(crate) fn change_metadata_options(
     Ok(())
 }
 
-/// A tag that IMDS shows is part of a path (EC2 User Guide, "Tag your Amazon EC2 resources").
-fn check_metadata_tag(name: &str) -> Result<(), Error> {
+/// Whether IMDS can show a tag: its key is part of a path (EC2 User Guide, "Tag your Amazon EC2
+/// resources").
+pub(crate) fn is_metadata_tag(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_+=,.@:".contains(c);
-    if name.chars().all(plain) && ![".", "..", "_index"].contains(&name) {
+    name.chars().all(plain) && ![".", "..", "_index"].contains(&name)
+}
+
+fn check_metadata_tag(name: &str) -> Result<(), Error> {
+    if is_metadata_tag(name) {
         return Ok(());
     }
     Err(Error::invalid_parameter_value(format!(

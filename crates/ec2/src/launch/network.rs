@@ -5,6 +5,7 @@ use crate::{interface, region, subnet};
 use base::Ipv4Cidr;
 use model::ec2 as api;
 use service::{Call, Error};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -74,7 +75,6 @@ pub(super) fn network(
     }
     let subnet = choose_subnet(call, given.subnet_id.as_deref(), input.placement.as_ref())?;
     let mut groups = given.groups.unwrap_or_default();
-    groups.dedup();
     if !names.is_empty() {
         if given.subnet_id.is_some() {
             return Err(Error::invalid_parameter_combination(
@@ -92,6 +92,8 @@ pub(super) fn network(
             .ok_or_else(|| Error::internal(format!("{} has no VPC", subnet.id)))?;
         groups.push(vpc.default_group_id.clone());
     }
+    let mut seen = BTreeSet::new();
+    groups.retain(|id| seen.insert(id.clone()));
     interface::check_groups(call, &groups, &subnet.vpc_id, &subnet.id)?;
     let private_ip = match given.private_ip_address.as_deref() {
         Some(text) => Some(check_private_address(text, &subnet.cidr)?),
@@ -157,7 +159,7 @@ fn group_by_name(call: &mut Call<'_>, vpc_id: &str, name: &str) -> Result<String
     }
     Err(Error::client(
         "InvalidGroup.NotFound",
-        format!("The security group '{name}' does not exist in VPC '{vpc_id}'"),
+        format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"),
     ))
 }
 
