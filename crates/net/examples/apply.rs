@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let directory = std::env::temp_dir().join("gureum-net-apply");
     let mut config = Config::new(directory.clone());
     config.name_prefix = "gapply".into();
-    config.public_pool = "198.18.79.0/24".parse()?;
+    config.public_pool = "100.127.79.0/24".parse()?;
     Network::destroy_all(config.clone())?;
     let result = measure(&config);
     Network::destroy_all(config)?;
@@ -76,7 +76,7 @@ fn vpc() -> Result<Vpc> {
         subnet_id: "subnet-1".into(),
         mac: format!("0a:00:00:00:00:{number:02x}"),
         private_ip: Ipv4Addr::new(172, 31, 1, number),
-        public_ip: Some(Ipv4Addr::new(198, 18, 79, number)),
+        public_ip: Some(Ipv4Addr::new(100, 127, 79, number)),
         hostname: format!("ip-172-31-1-{number}.ec2.internal"),
         groups: vec![format!("sg-{}", number % GROUPS), format!("sg-{}", (number + 7) % GROUPS)],
         source_dest_check: true,

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let directory = std::env::temp_dir().join("gureum-net-throughput");
     let mut config = Config::new(directory.clone());
     config.name_prefix = PREFIX.into();
-    config.public_pool = "198.18.78.0/24".parse()?;
+    config.public_pool = "100.127.78.0/24".parse()?;
     clean(&config)?;
     let result = measure(&config);
     clean(&config)?;

@@ -30,12 +30,22 @@ struct Changes {
     pool: Option<String>,
 }
 
+/// [`HOST_ADDRESS`] as the source of a route.
+const HOST_SOURCE: &str = " src 169.254.255.1";
+
 #[derive(Debug)]
 pub(crate) struct Host {
     config: Config,
     /// Public address to link; unknown until first read.
     routes: Option<BTreeMap<Ipv4Addr, String>>,
     prepared: bool,
+}
+
+/// Under which address the host itself calls a public address: the one that it has, so that a group
+/// can name it; the link's own where it has none, as a laptop on a train.
+fn source() -> Result<&'static str, Error> {
+    let addresses = command::ip(&["-4", "-o", "address", "show", "scope", "global"])?;
+    Ok(if addresses.trim().is_empty() { HOST_SOURCE } else { "" })
 }
 
 impl Host {
@@ -146,12 +156,13 @@ impl Host {
                 lines.push(format!("route delete {address} dev {link}"));
             }
         }
-        for (address, link) in &wanted {
-            if current.get(address) != Some(link) {
-                lines.push(format!(
-                    "route replace {address} via {UPLINK_ADDRESS} dev {link} onlink"
-                ));
-            }
+        let new = wanted.iter().filter(|(address, link)| current.get(*address) != Some(*link));
+        let new: Vec<_> = new.collect();
+        let source = if new.is_empty() { "" } else { source()? };
+        for (address, link) in new {
+            lines.push(format!(
+                "route replace {address} via {UPLINK_ADDRESS} dev {link} onlink{source}"
+            ));
         }
         command::ip_batch(None, &lines)?;
         self.routes = Some(wanted);
@@ -218,5 +229,13 @@ impl Host {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_fallback_source_is_the_address_of_the_link() {
+        assert_eq!(super::HOST_SOURCE, format!(" src {}", super::HOST_ADDRESS));
     }
 }

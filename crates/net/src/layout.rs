@@ -56,6 +56,9 @@ pub(crate) fn wanted(vpc: &Vpc) -> Layout {
             link: Some(UPLINK.into()),
         },
     );
+    let back =
+        Route { kind: "", rest: format!("dev {UPLINK} scope link"), link: Some(UPLINK.into()) };
+    layout.routes.insert(HOST_ADDRESS.to_string(), back);
     layout.neighbours.insert((UPLINK.into(), HOST_ADDRESS), HOST_MAC.into());
     for interface in &vpc.interfaces {
         let tap = tap(&interface.id);

@@ -269,6 +269,8 @@ fn base_chains(rules: &mut Ruleset) {
         "to_outside".into(),
         vec![
             format!("iifname \"{UPLINK}\" drop"),
+            // The host may call from its end of the link, but nobody calls it there.
+            "ct direction original ip daddr 169.254.0.0/16 drop".into(),
             "ip saddr @public_addresses accept".into(),
             "drop".into(),
         ],

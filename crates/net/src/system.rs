@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 /// Opens the tap `name` in the caller's network namespace, making it if it does not exist.
 ///
 /// Frames are Ethernet with a `virtio_net_hdr` in front. A `persistent` tap outlives its
-/// descriptors.
+/// descriptors. The header has 10 bytes and no offload is on until the user asks for more.
 pub(crate) fn open_tap(name: &str, persistent: bool) -> io::Result<OwnedFd> {
     let tun = OpenOptions::new()
         .read(true)
@@ -33,6 +33,16 @@ pub(crate) fn open_tap(name: &str, persistent: bool) -> io::Result<OwnedFd> {
     request.ifr_ifru.ifru_flags = flags.try_into().unwrap_or_default();
     // SAFETY: TUNSETIFF reads and writes one ifreq, which lives across the call.
     if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The user before may have left its own offloads and length of header.
+    let (nothing, header): (libc::c_ulong, libc::c_int) = (0, 10);
+    // SAFETY: TUNSETOFFLOAD takes its argument by value, TUNSETVNETHDRSZ reads one int.
+    let result = unsafe {
+        libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD, nothing)
+            | libc::ioctl(tun.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header)
+    };
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
     if persistent {

@@ -308,6 +308,15 @@ pub fn datagram(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
     data
 }
 
+/// The first segment of a TCP connection.
+pub fn syn(from: Ipv4Addr, to: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+    let mut segment: Vec<u8> = [ports.0, ports.1].iter().flat_map(|n| n.to_be_bytes()).collect();
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    let pseudo = [&from.octets()[..], &to.octets(), &[0, 6, 0, 20], &segment].concat();
+    segment[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    segment
+}
+
 /// An ICMP message without data.
 pub fn icmp(kind: u8, code: u8) -> Vec<u8> {
     let mut data = vec![kind, code, 0, 0, 0, 7, 0, 1];

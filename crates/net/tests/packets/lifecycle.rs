@@ -36,7 +36,7 @@ fn public_addresses_in_out_and_around() {
     // No public address, no way out.
     assert_eq!(hidden.connect(address, 80), Outcome::TimedOut);
     // An address of the pool that nobody has.
-    assert_ne!(connect(Ipv4Addr::new(198, 18, 77, 99), 80).1, Outcome::Connected);
+    assert_ne!(connect(Ipv4Addr::new(100, 127, 77, 99), 80).1, Outcome::Connected);
     // The group sees the client's own address, after translation.
     world.group(WEB, &[tcp(80, prefix(&format!("{far_address}/32")))], &[all(anywhere())]);
     world.apply();
@@ -57,8 +57,8 @@ struct Outside;
 
 impl Outside {
     const SPACE: &str = "gtoutside";
-    const HOST: &str = "198.18.76.1";
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 76, 2);
+    const HOST: &str = "100.127.76.1";
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 127, 76, 2);
 
     fn new() -> Outside {
         drop(Outside);
@@ -70,7 +70,7 @@ impl Outside {
              ip link set gtout up
              ip -n {space} address add {address}/24 dev eth0
              ip -n {space} link set eth0 up
-             ip -n {space} route add 198.18.77.0/24 via {host}"
+             ip -n {space} route add 100.127.77.0/24 via {host}"
         ));
         Outside
     }
@@ -111,6 +111,29 @@ fn the_outside_world() {
     let direct = crate::guest::within(Outside::SPACE, || connect(guest.address, 80).1);
     assert_ne!(direct, Outcome::Connected);
     assert_ne!(connect(guest.address, 80).1, Outcome::Connected);
+}
+
+/// A laptop without a network: the host has no address of its own.
+#[test]
+fn a_host_without_an_address() {
+    let Some(world) = World::new() else { return };
+    drop(world);
+    let bare = "gtbare";
+    let _ = std::process::Command::new("ip").args(["netns", "delete", bare]).output();
+    shell(&format!("ip netns add {bare}; ip -n {bare} link set lo up"));
+    crate::guest::within(bare, || {
+        let mut world = World::new().unwrap();
+        world.group(WEB, &[all(anywhere())], &[all(anywhere())]);
+        let guest = world.guest(VPC, 10, &[WEB]);
+        let address = world.public(VPC, 10);
+        world.apply();
+        let _web = guest.listen(80);
+        assert_eq!(seen_as(connect(address, 80).0.unwrap()), "169.254.255.1");
+        let host = Ipv4Addr::new(169, 254, 255, 1);
+        let _door = std::net::TcpListener::bind((host, 8080)).unwrap();
+        assert_eq!(guest.connect(host, 8080), Outcome::TimedOut, "the host is not called");
+    });
+    shell(&format!("ip netns delete {bare}"));
 }
 
 #[test]
@@ -195,7 +218,7 @@ fn picture() -> String {
 fn host() -> String {
     shell(&format!(
         "(ip netns list | cut -d' ' -f1; ip -br link | sed 's/@[^ ]*//'; ip route; nft list tables) |
-         grep -e {PREFIX} -e 198.18.77. || true"
+         grep -e {PREFIX} -e 100.127.77. || true"
     ))
 }
 
@@ -217,7 +240,7 @@ fn destroy_leaves_nothing() {
     let _door = world.network.listen_metadata(VPC).unwrap();
     assert_eq!(forwarding(), "1\n");
     let there = host();
-    for part in ["gutest-vpc-", "gutest-0000000a", "gutest-host", "198.18.77.10", "unreachable"] {
+    for part in ["gutest-vpc-", "gutest-0000000a", "gutest-host", "100.127.77.10", "unreachable"] {
         assert!(there.contains(part), "{part} in {there}");
     }
     Network::destroy_all(config.clone()).unwrap();

@@ -32,7 +32,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::new(directory.path().to_owned());
         config.name_prefix = PREFIX.into();
-        config.public_pool = "198.18.77.0/24".parse().unwrap();
+        config.public_pool = "100.127.77.0/24".parse().unwrap();
         config.upstream_dns = Vec::new();
         Network::destroy_all(config.clone()).unwrap();
         let network = Network::start(config.clone()).unwrap();
@@ -86,7 +86,7 @@ impl World {
     }
 
     pub fn public(&mut self, vpc_id: &str, number: u8) -> Ipv4Addr {
-        let address = Ipv4Addr::new(198, 18, 77, number);
+        let address = Ipv4Addr::new(100, 127, 77, number);
         let interfaces = &mut self.vpc(vpc_id).interfaces;
         let private = Ipv4Addr::new(172, 31, 0, number);
         interfaces.iter_mut().find(|i| i.private_ip == private).unwrap().public_ip = Some(address);
