@@ -3,6 +3,17 @@
 //! The principle: a shape (see [`shape`]) is described by static data (see [`schema`]) and shows its
 //! members to an [`Encoder`] or takes them from a [`Decoder`]; a protocol is an implementation of
 //! that pair. This crate knows no AWS service: names of operations and shapes come from `model`.
+//!
+//! ```text
+//!             form ── ec2, query requests          [`server`]  request to input, output to answer
+//! shape ◀──▶  xml ─── ec2, query, rest-xml         [`client`]  input to request, answer to output
+//!             tree ── json 1.0/1.1, rest-json,     [`validate`] what the model demands of an input
+//!                     rpc-v2-cbor                  [`present`] which members of an input are there
+//!             rest ── paths, queries, headers      [`sigv4`]   who sent it
+//! ```
+//!
+//! Deliberately not here: event streams, compressed or chunked bodies, patterns of the model, and
+//! members of modelled errors other than the message in answers.
 
 #![forbid(unsafe_code)]
 

@@ -95,7 +95,10 @@ pub fn parse(bytes: &[u8]) -> Result<Node, DecodeError> {
     if !open.is_empty() {
         return Err(malformed(format!("<{}> does not end", top.name)));
     }
-    top.children.pop().ok_or_else(|| malformed("no element"))
+    match (top.children.pop(), top.children.is_empty()) {
+        (Some(root), true) => Ok(root),
+        _ => Err(malformed("a document has one element")),
+    }
 }
 
 fn last(open: &mut [Node]) -> Result<&mut Node, DecodeError> {
@@ -245,5 +248,31 @@ impl Decoder for XmlDecoder<'_> {
         }
         self.at(here);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_document_is_refused() {
+        let root = parse(b"<a x='1 &amp; 2'>&lt;b&#xD;<!-- c --><![CDATA[<]]></a>").expect("XML");
+        assert_eq!(root.text, "<b\r<");
+        assert_eq!(root.attributes, [("x".to_owned(), "1 & 2".to_owned())]);
+        for bad in [
+            "",
+            "text",
+            "<a>",
+            "</a>",
+            "<a></b>",
+            "<a/><b/>",
+            "<a>&unknown;</a>",
+            "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>",
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(parse(b"<a>\xff</a>").is_err());
+        assert!(matches!(parse("<a>".repeat(1_000).as_bytes()), Err(DecodeError::TooMany(_))));
     }
 }
