@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -235,7 +236,7 @@ fn prepare(
 }
 
 /// Kills every process that runs in `directory` and has `mark` in its arguments: what a daemon
-/// started and did not live to record.
+/// started and did not live to record. Blocks until they have ended, since they hold locks on disks.
 pub(crate) fn kill_unrecorded(directory: &Path, mark: &str) {
     let Ok(directory) = directory.canonicalize() else { return };
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -258,6 +259,12 @@ pub(crate) fn kill_unrecorded(directory: &Path, mark: &str) {
         if is_ours() == Some(true) {
             tracing::warn!(pid, mark, "killing a QEMU whose start was not recorded");
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            for _ in 0..500 {
+                if started(pid).is_none() || is_ours() != Some(true) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
@@ -266,7 +273,6 @@ pub(crate) fn kill_unrecorded(directory: &Path, mark: &str) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     #[test]
     fn stat_lines() {

@@ -243,3 +243,33 @@ async fn everything_is_stopped_without_a_daemon() {
     driver.apply(spec("test", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_was_not_recorded_is_made_again() {
+    if !privileged() {
+        return;
+    }
+    let mut node = Node::new();
+    boot_sector(&node.images(), "quick", "MARKER firmware\n");
+    let driver = node.start();
+    driver.apply(spec("quick", RUN));
+    until_state(&driver, is_running).await;
+    let lost = node.pid();
+    drop(driver);
+    node.driver = None;
+    // As if the daemon had died between starting QEMU and writing that down.
+    let path = node.data().join("machines").join(ID).join("record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["stage"] = "launching".into();
+    fs::write(&path, record.to_string()).unwrap();
+
+    let driver = node.start();
+    assert_eq!(driver.state(ID), State::Launching { start: 1 });
+    assert!(!Path::new(&format!("/proc/{lost}")).exists() || is_zombie(lost));
+    driver.apply(spec("quick", RUN));
+    let state = until_state(&driver, |state| is_running(state) || has_ended(state)).await;
+    assert_eq!(state, State::Running { start: 1, reboots: 0, reachable: None });
+    assert_ne!(node.pid(), lost);
+    driver.apply(spec("quick", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+}
