@@ -10,7 +10,7 @@ use crate::names::{
 };
 use crate::{Config, Error, command, namespace, system};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -207,10 +207,15 @@ impl Host {
             .collect();
         command::ip_batch(None, &left)?;
         let table = host_table(prefix);
+        let tables = command::nft(&["list", "tables", "ip"])?;
+        let stood = tables.lines().any(|line| line.trim_end() == format!("table ip {table}"));
         // Adding it first makes deleting it work whether or not it is there.
         command::nft_batch(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
         let changes = self.read_changes()?;
-        if let Some(pool) = &changes.pool {
+        // Somebody may have removed the directory in which it was written down.
+        let ours = stood.then(|| self.config.public_pool.to_string());
+        let pools: BTreeSet<&String> = changes.pool.iter().chain(&ours).collect();
+        for pool in pools {
             let routes = command::ip(&["route", "show", "type", "unreachable", pool])?;
             if !routes.trim().is_empty() {
                 command::ip_batch(None, &[format!("route delete unreachable {pool}")])?;

@@ -249,4 +249,9 @@ fn destroy_leaves_nothing() {
     if !shell("nft list tables ip").contains("-host") {
         assert_eq!(forwarding(), before);
     }
+    // Even if the notes are gone.
+    world.restart();
+    std::fs::remove_file(config.state_dir.join("network.json")).unwrap();
+    Network::destroy_all(config).unwrap();
+    assert_eq!(host(), "");
 }
