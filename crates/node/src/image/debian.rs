@@ -48,8 +48,8 @@ pub(super) const CARRIED_IN: &str = "var/lib/gureum-packages";
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Quiet: systemd's lines on an emulated serial port cost a second. cloud-init's output is there.
-pub(super) const COMMAND_LINE: &str =
-    "console=ttyS0 quiet root=/dev/vda net.ifnames=0 mitigations=off panic=1";
+pub(super) const COMMAND_LINE: &str = "console=ttyS0 quiet root=/dev/vda net.ifnames=0 panic=1 \
+                                       mitigations=off cryptomgr.notests noreplace-smp";
 
 /// Units that only make a machine of hours slower: periodic work, and what watches hardware that a
 /// virtual machine has not.
