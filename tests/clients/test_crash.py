@@ -43,9 +43,8 @@ class Writer(threading.Thread):
             self.instances.add(answer["Instances"][0]["InstanceId"])
         elif kind == "tag" and live:
             instance, value = self.random.choice(live), str(count)
-            # Until the answer comes both values are legal.
-            before = self.tags.get(instance, (None,))[-1]
-            self.tags[instance] = (before, value)
+            # Until an answer comes every value since the last answer is legal.
+            self.tags[instance] = self.tags.get(instance, (None,)) + (value,)
             self.ec2.create_tags(Resources=[instance], Tags=[{"Key": "count", "Value": value}])
             self.tags[instance] = (value,)
         elif kind == "key":

@@ -12,7 +12,7 @@ from support import ROOT, Daemon, binary  # noqa: E402
 
 REGION = "us-east-1"
 DATA = pathlib.Path(os.environ.get("GUREUM_TEST_DATA", ROOT / "target/test-data"))
-PREFIX = "gurtest"
+PREFIX = "gurtst"
 OPTIONS = ["--driver", "qemu", "--vm-memory-max", "512", "--public-pool", "198.19.77.0/24", "--network-prefix", PREFIX]
 
 

@@ -24,7 +24,13 @@ class Machine:
         return self.describe()["State"]["Name"]
 
     def wait_state(self, state, seconds=BOOT_SECONDS):
-        wait_for(lambda: self.state() == state, f"{self.id} to be {state}, is {self.state()}", seconds, 0.1)
+        def reached():
+            instance = self.describe()
+            now = instance["State"]["Name"]
+            assert now in (state, "pending", "running", "stopping", "shutting-down"), instance.get("StateReason")
+            return now == state
+
+        wait_for(reached, f"{self.id} to be {state}", seconds, 0.1)
 
     @property
     def public(self):
@@ -37,15 +43,18 @@ class Machine:
     def console(self):
         return self.ec2.get_console_output(InstanceId=self.id, Latest=True).get("Output", "")
 
-    def ssh(self, command, check=True, address=None):
+    def _ssh_command(self, command):
+        return [
+            "ssh", "-i", str(self.key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30", "-o", "BatchMode=yes", f"{self.user}@{self.public}", command,
+        ]
+
+    def ssh(self, command, check=True):
         """Runs a command; tries again while the machine is still on its way up."""
 
         def attempt():
             done = subprocess.run(
-                ["ssh", "-i", str(self.key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                 "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30", "-o", "BatchMode=yes",
-                 f"{self.user}@{address or self.public}", command],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+                self._ssh_command(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
             )
             return done if done.returncode != 255 else None
 
@@ -53,6 +62,11 @@ class Machine:
         if check:
             assert done.returncode == 0, f"{command!r}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
+
+    def power_off(self):
+        """Powers the machine off from inside; the connection may end before the command answers."""
+        self.ssh("true")
+        subprocess.run(self._ssh_command("sudo poweroff"), stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
 
     def page(self, seconds=BOOT_SECONDS):
         """The web page, once it is there."""

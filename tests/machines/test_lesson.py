@@ -161,10 +161,10 @@ def test_a_machine_that_dies_is_reported(ec2, daemon, machines):
 
 def test_power_off_inside_follows_the_behaviour(machines):
     _, peer, outsider = machines
-    outsider.ssh("sudo poweroff", check=False)
+    outsider.power_off()
     outsider.wait_state("stopped")
     assert outsider.describe()["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
-    peer.ssh("sudo poweroff", check=False)
+    peer.power_off()
     peer.wait_state("terminated")
 
 

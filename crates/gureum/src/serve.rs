@@ -6,6 +6,7 @@ use base::{Clock, Timestamp};
 use service::call::{Call, Environment};
 use service::dispatch::{Authentication, Dispatcher};
 use service::identity::Identity;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,6 +147,9 @@ fn driver(options: &Serve, data: &Path, clock: &Clock) -> Result<Arc<dyn base::m
         Arc::new(node::sim::Driver::new(clock.clone(), launch)) as Arc<dyn base::machine::Driver>
     };
     let real = || -> Result<Arc<dyn base::machine::Driver>> {
+        // QEMU runs unprivileged and reaches its files through this directory.
+        let mode = std::fs::metadata(data)?.permissions().mode();
+        std::fs::set_permissions(data, std::fs::Permissions::from_mode(mode | 0o011))?;
         let mut network = net::Config::new(data.join("net"));
         network.public_pool = options.public_pool;
         network.name_prefix.clone_from(&options.network.network_prefix);
