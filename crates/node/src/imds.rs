@@ -286,4 +286,41 @@ mod tests {
         assert!(ask(&mut stranger, &format!("{get}\r\n")).await.0.starts_with("HTTP/1.1 404 "));
         server.abort();
     }
+
+    /// Has the kernel drop what arrives with fewer hops left than this (ip(7), IP_MINTTL).
+    fn take_from(stream: &TcpStream, ttl: libc::c_int) {
+        let length = libc::socklen_t::try_from(size_of_val(&ttl)).unwrap();
+        let value = (&raw const ttl).cast();
+        let socket = std::os::fd::AsRawFd::as_raw_fd(stream);
+        // SAFETY: `value` points to `ttl`, which lives on, and `length` is its size.
+        let result =
+            unsafe { libc::setsockopt(socket, libc::IPPROTO_IP, libc::IP_MINTTL, value, length) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    #[tokio::test]
+    async fn a_token_travels_no_further_than_the_hop_limit() {
+        let data = tempfile::tempdir().unwrap();
+        let signer = Arc::new(identity::Signer::open(data.path()).unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let subject = subject();
+        let server = tokio::spawn(serve(listener, move |_| Some(subject.clone()), signer));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let put = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\n\
+                   X-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+        let get = "GET /latest/ HTTP/1.1\r\nHost: x\r\n\r\n";
+        // Two hops away it does not arrive; next door it does, when it is sent again.
+        take_from(&stream, 2);
+        let far = tokio::time::timeout(Duration::from_millis(300), ask(&mut stream, put)).await;
+        assert!(far.is_err(), "{far:?}");
+        take_from(&stream, 1);
+        let (head, _) = ask(&mut stream, "").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        // Everything else travels as far as anything.
+        take_from(&stream, 64);
+        let (head, _) = ask(&mut stream, get).await;
+        assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+        server.abort();
+    }
 }

@@ -194,9 +194,9 @@ mod tests {
                 (Wanted::Terminated, Phase::Gone) => true,
                 (Wanted::Stopped { .. }, Phase::Off { .. }) => true,
                 (Wanted::Running { start: wanted, .. }, Phase::Off { ended }) => ended >= wanted,
-                (Wanted::Running { start: wanted, reboots: asked }, Phase::Up { start, reboots, .. }) => {
+                (Wanted::Running { start: wanted, reboots: asked }, Phase::Up { start, reboots, .. }) =>
+                {
                     start > wanted || (start == wanted && reboots >= asked)
-                        || (start >= wanted && reboots >= asked)
                 }
                 _ => false,
             };

@@ -1,7 +1,8 @@
 //! One QEMU process: started so that it outlives us, recognised again by the next daemon, watched
 //! through a pidfd.
 //!
-//! All of the crate's `unsafe` is here: what runs between fork and exec, and a pidfd's registration.
+//! All of the crate's `unsafe` is here: what runs between fork and exec, a pidfd's registration and
+//! the question to it how its process ended.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
