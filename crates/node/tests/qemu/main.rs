@@ -157,7 +157,7 @@ async fn a_full_disk() {
         return;
     }
     let mut node = Node::new();
-    let small = Small::mount(node.data());
+    node.small = Some(Small::mount(node.data()));
     image(&node.images(), "fill", "gureum.fill");
     let driver = node.start();
 
@@ -187,9 +187,6 @@ async fn a_full_disk() {
     assert!(!node.console().contains("MARKER filled"));
     driver.apply(spec("fill", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
-    drop(driver);
-    drop(node);
-    drop(small);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -170,6 +170,8 @@ pub fn spec(image: &str, wanted: Wanted) -> Spec {
 
 /// A data directory with its images, whose machines end with it.
 pub struct Node {
+    /// Below `root`, so it must go first.
+    pub small: Option<Small>,
     pub root: tempfile::TempDir,
     pub driver: Option<Arc<Driver>>,
     pub announced: Arc<Mutex<Vec<State>>>,
@@ -180,7 +182,7 @@ impl Node {
         let root = tempfile::tempdir().unwrap();
         // As strict as a user's own directory may be: QEMU's user cannot pass through it.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        Node { root, driver: None, announced: Arc::default() }
+        Node { small: None, root, driver: None, announced: Arc::default() }
     }
 
     pub fn data(&self) -> PathBuf {
