@@ -68,8 +68,7 @@ pub(super) fn build(build: Build, progress: &mut dyn FnMut(&str)) -> Result<Mani
     }
     let (kernel_name, initrd_name) = (build.file_name("kernel", ""), build.file_name("initrd", ""));
     let disk_name = build.file_name("disk", ".raw");
-    let to = build.path(&kernel_name);
-    fs::copy(&kernel.image, &to).map_err(io_error("write", &to))?;
+    super::link_or_copy(&kernel.image, &build.path(&kernel_name))?;
     initrd::make(&kernel, &build.path(&initrd_name))?;
     disk::make(&tree, &build.path(&disk_name), super::SIZE_GIB)?;
     let manifest = Manifest {

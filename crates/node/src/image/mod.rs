@@ -3,7 +3,8 @@
 //! An image is a directory `<images>/<key>` with a [`Manifest`], a disk and perhaps a kernel. The
 //! principle: **what a machine may be running on is never written to again.** Every build makes files
 //! with names of their own, and the manifest, replaced last and atomically, says which of them count.
-//! A volume made from an earlier build keeps its disk; a build that fails or is killed leaves only a
+//! The files of the build before stay, for whoever is reading its manifest just now; older ones go
+//! (volumes and machines keep theirs by hard links). A build that fails or is killed leaves only a
 //! directory `.building-<key>`, which the next build removes.
 //!
 //! ```text
@@ -31,6 +32,7 @@ pub use import::{ImportOptions, import};
 use base::Timestamp;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Names that [`build`] knows.
@@ -190,11 +192,7 @@ pub fn load(directory: &Path, key: &str) -> Result<Manifest, Error> {
     if manifest.key != key {
         return Err(broken(format!("it is of image {:?}, not {key:?}", manifest.key)));
     }
-    let mut files = vec![&manifest.disk];
-    if let Boot::Kernel { kernel, initrd, .. } = &manifest.boot {
-        files.extend([kernel, initrd]);
-    }
-    for name in files {
+    for name in files(&manifest) {
         if name.contains('/') || !directory.join(key).join(name).is_file() {
             return Err(broken(format!("its file {name:?} is missing")));
         }
@@ -285,11 +283,8 @@ impl Build {
     fn publish(self, manifest: Manifest) -> Result<Manifest, Error> {
         let target = self.images.join(&self.key);
         fs::create_dir_all(&target).map_err(io_error("create", &target))?;
-        let mut files = vec![manifest.disk.as_str()];
-        if let Boot::Kernel { kernel, initrd, .. } = &manifest.boot {
-            files.extend([kernel.as_str(), initrd.as_str()]);
-        }
-        for name in files {
+        let before = load(&self.images, &self.key).ok();
+        for name in files(&manifest) {
             let from = self.path(name);
             sync_file(&from)?;
             let to = target.join(name);
@@ -311,8 +306,43 @@ impl Build {
         fs::rename(&draft, &path).map_err(io_error("create", &path))?;
         sync_file(&target)?;
         sync_file(&self.images)?;
+        if let Some(before) = before {
+            self.remove_superseded(&target, &[&before, &manifest]);
+        }
         Ok(manifest)
     }
+
+    /// Removes the files of builds before the last one. Volumes and machines hold what they need by
+    /// hard links, unless they are on another file system; then nothing is removed.
+    fn remove_superseded(&self, target: &Path, kept: &[&Manifest]) {
+        let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
+        let data = self.images.join("..");
+        if device(&data).is_none() || device(&data) != device(target) {
+            return;
+        }
+        for entry in fs::read_dir(target).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let needed = kept.iter().flat_map(|manifest| files(manifest));
+            if name != "manifest.json" && needed.into_iter().all(|needed| name != *needed) {
+                // One that stays only takes room.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// The files beside a manifest that it names.
+fn files(manifest: &Manifest) -> Vec<&str> {
+    let mut files = vec![manifest.disk.as_str()];
+    if let Boot::Kernel { kernel, initrd, .. } = &manifest.boot {
+        files.extend([kernel.as_str(), initrd.as_str()]);
+    }
+    files
+}
+
+/// Gives a file a second name, or copies it where that cannot be. The file is never written to again.
+fn link_or_copy(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(io_error("write", to))
 }
 
 impl Drop for Build {

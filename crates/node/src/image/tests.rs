@@ -70,15 +70,16 @@ fn a_build_that_fails_leaves_nothing_and_a_crashed_one_is_cleaned() {
 
 #[test]
 fn building_again_keeps_the_disk_that_machines_may_use() {
-    let images = tempfile::tempdir().unwrap();
-    let images = images.path();
-    for name in ["one.raw", "two.raw"] {
+    let data = tempfile::tempdir().unwrap();
+    let images = &data.path().join("images");
+    for name in ["none.raw", "one.raw", "two.raw"] {
         let build = Build::start(images, "key").unwrap();
         fs::write(build.path(name), name).unwrap();
         build.publish(Manifest { disk: name.into(), ..manifest("key") }).unwrap();
     }
     assert_eq!(load(images, "key").unwrap().disk, "two.raw");
     assert_eq!(fs::read(images.join("key/one.raw")).unwrap(), b"one.raw");
+    assert!(!images.join("key/none.raw").exists(), "older than the build before");
 }
 
 #[test]
