@@ -12,20 +12,24 @@ use crate::call::{Call, Environment};
 use crate::error::Error;
 use crate::identity::{Identity, Lookup};
 use crate::inspect::{Inspection, first_unhonoured, inspect};
-use crate::operation::{Kind, Operation, Service, SetUp};
-use crate::protocol;
+use crate::operation::{Input, Kind, Operation, Service, SetUp};
 use crate::throttle::Throttle;
 use base::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use store::Store;
-use wire::sigv4::{self, RequestParts, Rules, SigningKeyCache};
+use wire::Protocol;
+use wire::sigv4::{self, Flavour, RequestParts, Rules, SigningKeyCache};
 
 /// How often a request whose transaction meets conflicts is tried. Every failure means that another
 /// request succeeded, so this is only reached under absurd contention.
 const ATTEMPTS: usize = 100;
+
+/// Longest client token, in characters.
+const TOKEN_LENGTH: usize = 64;
 
 /// How long the answer to a client token is remembered, in the region's milliseconds (24 hours).
 const TOKEN_LIFE_MILLIS: i64 = 24 * 3_600_000;
@@ -39,7 +43,9 @@ pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Content type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
     /// Request id, for the header; it is in the body as well where the protocol says so.
     pub request_id: String,
     /// The body in three chunks, of which the outer ones may be shared with other answers.
@@ -80,28 +86,144 @@ impl std::fmt::Debug for Dispatcher {
     }
 }
 
+/// An encoded answer that may be given again under another request id.
+#[derive(Clone)]
+struct Reply {
+    status: u16,
+    content_type: Cow<'static, str>,
+    headers: Vec<(String, String)>,
+    head: Bytes,
+    id_in_body: bool,
+    tail: Bytes,
+}
+
+impl Reply {
+    fn new(response: wire::server::Response) -> Self {
+        Reply {
+            status: response.status,
+            content_type: response.content_type.into(),
+            headers: response.headers,
+            head: response.head.into(),
+            id_in_body: response.id_in_body,
+            tail: response.tail.into(),
+        }
+    }
+
+    fn answer(self, request_id: String) -> Answer {
+        let id = if self.id_in_body { request_id.clone().into() } else { Bytes::new() };
+        Answer {
+            status: self.status,
+            content_type: self.content_type,
+            headers: self.headers,
+            body: [self.head, id, self.tail],
+            request_id,
+        }
+    }
+}
+
 /// The stored answer to a client token.
 #[derive(Clone, Serialize, Deserialize)]
 struct TokenRecord {
     v: u16,
     canonical: String,
+    status: u16,
+    content_type: String,
     head: String,
+    id_in_body: bool,
     tail: String,
     expires: Timestamp,
+}
+
+impl TokenRecord {
+    fn new(reply: &Reply, canonical: String, expires: Timestamp) -> Self {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        TokenRecord {
+            v: 1,
+            canonical,
+            status: reply.status,
+            content_type: reply.content_type.clone().into_owned(),
+            head: text(&reply.head),
+            id_in_body: reply.id_in_body,
+            tail: text(&reply.tail),
+            expires,
+        }
+    }
+
+    fn reply(&self) -> Reply {
+        Reply {
+            status: self.status,
+            content_type: self.content_type.clone().into(),
+            headers: Vec::new(),
+            head: self.head.clone().into(),
+            id_in_body: self.id_in_body,
+            tail: self.tail.clone().into(),
+        }
+    }
+}
+
+/// A request whose service and caller are known.
+struct Asked<'a> {
+    served: &'a Served,
+    request: &'a Request<'a>,
+    region: &'a str,
+    identity: &'a Identity,
+    request_id: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn call(&self, environment: &'a Environment, snapshot: store::Snapshot) -> Call<'a> {
+        Call::new(environment, snapshot, self.region, self.identity, self.request_id)
+    }
+
+    /// What makes two requests the same question; `None` for a presigned URL, which differs every
+    /// time.
+    fn question(&self) -> Option<Vec<u8>> {
+        let parts = [
+            self.identity.arn.as_bytes(),
+            self.region.as_bytes(),
+            self.served.model.name.as_bytes(),
+            self.request.body,
+        ];
+        self.request.query.is_empty().then(|| parts.join(&0))
+    }
+}
+
+/// A request whose operation and input are known.
+struct Task {
+    operation: &'static Operation,
+    protocol: Protocol,
+    input: Box<dyn Input>,
+    inspection: Inspection,
+}
+
+impl Task {
+    fn reply(&self, model: &'static wire::ServiceModel, output: &dyn wire::Shape) -> Reply {
+        Reply::new(wire::server::encode(model, self.protocol, self.operation.model, output, 0))
+    }
 }
 
 #[derive(Default)]
 struct Answers {
     revision: u64,
     bytes: usize,
-    kept: HashMap<Vec<u8>, Tail>,
+    kept: HashMap<Vec<u8>, Reply>,
 }
 
 /// Most bytes of kept answers.
 const ANSWERS_LIMIT: usize = 16 << 20;
 
-/// An encoded answer without its request id: what stands before it and after it.
-type Tail = (Bytes, Bytes);
+/// Stands for the service of a request that names none.
+static UNKNOWN: wire::ServiceModel = wire::ServiceModel {
+    name: "",
+    service_id: "",
+    protocols: &[Protocol::Ec2],
+    api_version: "",
+    xml_namespace: "",
+    signing_name: "",
+    endpoint_prefix: "",
+    target_prefix: "",
+    operations: &[],
+};
 
 impl Dispatcher {
     /// Joins services over a store.
@@ -144,56 +266,46 @@ impl Dispatcher {
             return self.administer(request.method, name).await;
         }
         let request_id = base::id::request_id(&mut fastrand::Rng::new());
-        let mut protocol = protocol::Writer::unknown();
-        match self.answer(request, &request_id, &mut protocol).await {
-            Ok((head, tail)) => Answer {
-                status: 200,
-                content_type: protocol.content_type(),
-                body: [head, Bytes::copy_from_slice(request_id.as_bytes()), tail],
-                request_id,
-            },
-            Err(error) => Answer {
-                status: error.status,
-                content_type: protocol.content_type(),
-                body: [protocol.error(&error, &request_id), Bytes::new(), Bytes::new()],
-                request_id,
-            },
-        }
+        let mut served = None;
+        let reply = match self.answer(request, &request_id, &mut served).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                // Before the service is known, errors are written as EC2 does.
+                let (model, protocol) = served
+                    .map_or((&UNKNOWN, Protocol::Ec2), |served: &Served| {
+                        (served.model, wire::server::protocol(served.model, request))
+                    });
+                Reply::new(wire::server::encode_error(model, protocol, &error.into()))
+            }
+        };
+        reply.answer(request_id)
     }
 
-    async fn answer(
-        &self,
+    async fn answer<'d>(
+        &'d self,
         request: &Request<'_>,
         request_id: &str,
-        writer: &mut protocol::Writer,
-    ) -> Result<Tail, Error> {
+        spoken: &mut Option<&'d Served>,
+    ) -> Result<Reply, Error> {
         let claim = sigv4::parse(request);
-        let named = match &claim {
-            Ok(claim) => self.services.get(claim.service.as_ref()),
-            Err(_) => None,
+        let named = claim.as_ref().ok().and_then(|c| self.services.get(c.service.as_ref()));
+        let served = match (named, &claim, &self.authentication) {
+            (Some(served), ..) => served,
+            (None, Ok(claim), Authentication::Sigv4(_)) => {
+                return Err(Error::client(
+                    "SignatureDoesNotMatch",
+                    format!(
+                        "Credential should be scoped to a service that this region has; {:?} is not one.",
+                        claim.service
+                    ),
+                )
+                .with_status(403));
+            }
+            _ => self.service_of(request)?,
         };
-        let served = match named {
-            Some(served) => served,
-            None => match (&claim, &self.authentication) {
-                (Ok(claim), Authentication::Sigv4(_)) => {
-                    return Err(Error::client(
-                        "SignatureDoesNotMatch",
-                        format!(
-                            "Credential should be scoped to a service that this region has; {:?} is not one.",
-                            claim.service
-                        ),
-                    )
-                    .with_status(403));
-                }
-                _ => self.service_of(request)?,
-            },
-        };
-        writer.speak(served.model);
-        let region = match &claim {
-            Ok(claim) => claim.region.to_string(),
-            Err(_) => "us-east-1".to_owned(),
-        };
-        let identity = self.authenticate(request, claim, writer)?;
+        *spoken = Some(served);
+        let region = claim.as_ref().map_or("us-east-1".into(), |claim| claim.region.to_string());
+        let identity = self.authenticate(request, claim, served.model)?;
         if !is_region(&region) {
             return Err(Error::client(
                 "SignatureDoesNotMatch",
@@ -201,34 +313,78 @@ impl Dispatcher {
             )
             .with_status(403));
         }
-        let operation = self.operation(served, request)?;
         self.prepare(served, &region, &identity).await?;
-        if operation.kind == Kind::Read && self.throttle.is_none() {
-            return self.read(served, operation, request, &region, &identity, request_id);
+        let asked = Asked { served, request, region: &region, identity: &identity, request_id };
+        let question = asked.question();
+        if let Some(question) = &question
+            && self.throttle.is_none()
+            && let Some(kept) = self.kept(question)
+        {
+            return Ok(kept);
         }
-        self.run(served, operation, request, &region, &identity, request_id).await
+        let call = wire::server::open(served.model, request)
+            .map_err(|error| error.to_api(wire::server::protocol(served.model, request)))?;
+        let name = call.operation.name;
+        let operation = served.operations.get(name).copied().ok_or_else(|| {
+            Error::unsupported(format!("The operation {name} is not built in gureum yet."))
+        })?;
+        let mut input = (operation.input)();
+        call.decode(input.shape_mut()).map_err(|error| error.to_api(call.protocol))?;
+        wire::validate::validate(call.protocol, input.shape_mut())?;
+        let inspection = inspect(input.shape_mut(), operation.model.idempotency_token);
+        if let Some(path) = first_unhonoured(&inspection.paths, operation.honours) {
+            return Err(Error::unsupported(format!(
+                "The parameter {path} of {name} is not built in gureum yet."
+            )));
+        }
+        if let Some(throttle) = &self.throttle {
+            let key = format!("{}/{region}/{name}", identity.account_id);
+            let now = Timestamp::wall();
+            throttle.take(&key, operation.rate_of(&inspection.paths), 1.0, now)?;
+            if let Some((rate, tokens)) = operation.resources_of(&inspection.canonical) {
+                throttle.take(&format!("{key}/resources"), rate, tokens, now)?;
+            }
+        }
+        let task = Task { operation, protocol: call.protocol, input, inspection };
+        match (operation.kind, question) {
+            (Kind::Read, Some(question)) => self.read(&asked, &task, question),
+            _ => self.run(&asked, &task).await,
+        }
     }
 
-    /// The service of an unsigned request: by its operation, since their names differ.
+    /// The service of a request that names none: by its operation, since their names differ.
     fn service_of(&self, request: &Request<'_>) -> Result<&Served, Error> {
-        let action = protocol::action(request)?;
-        self.services
-            .values()
-            .find(|served| served.model.operations.iter().any(|o| o.name == action))
-            .ok_or_else(|| invalid_action(&action))
+        let form = wire::form::Form::parse(request.query, request.body)
+            .map_err(|error| error.to_api(Protocol::Ec2))?;
+        let action = form.get("Action").unwrap_or_default();
+        let found = self.services.values().find(|served| served.model.operation(action).is_some());
+        found.ok_or_else(|| {
+            let error = if action.is_empty() {
+                wire::DecodeError::MissingAction
+            } else {
+                let version = form.get("Version").unwrap_or_default().to_owned();
+                wire::DecodeError::InvalidAction { action: action.to_owned(), version }
+            };
+            error.to_api(Protocol::Ec2).into()
+        })
     }
 
     fn authenticate(
         &self,
         request: &Request<'_>,
         claim: Result<sigv4::Claim<'_>, sigv4::Error>,
-        writer: &protocol::Writer,
+        model: &'static wire::ServiceModel,
     ) -> Result<Identity, Error> {
         let Authentication::Sigv4(lookup) = self.authentication else {
             return Ok(self.root.clone());
         };
         let refuse = |error: sigv4::Error| {
-            let answer = error.answer(writer.flavour());
+            let flavour = match wire::server::protocol(model, request) {
+                Protocol::Ec2 => Flavour::Ec2,
+                Protocol::Query | Protocol::RestXml => Flavour::Query,
+                _ => Flavour::Json,
+            };
+            let answer = error.answer(flavour);
             Error::client(answer.code, answer.message).with_status(answer.status)
         };
         let claim = claim.map_err(refuse)?;
@@ -241,23 +397,6 @@ impl Dispatcher {
         let key = self.signing_keys.get(&claim, &credential.secret);
         sigv4::verify(request, &claim, &key, Rules::STANDARD, Timestamp::wall()).map_err(refuse)?;
         Ok(credential.identity)
-    }
-
-    fn operation(
-        &self,
-        served: &Served,
-        request: &Request<'_>,
-    ) -> Result<&'static Operation, Error> {
-        let action = protocol::action(request)?;
-        if let Some(operation) = served.operations.get(action.as_ref()) {
-            return Ok(operation);
-        }
-        if served.model.operations.iter().any(|o| o.name == action) {
-            return Err(Error::unsupported(format!(
-                "The operation {action} is not built in gureum yet."
-            )));
-        }
-        Err(invalid_action(&action))
     }
 
     /// Sets an account's region up before its first request.
@@ -306,92 +445,46 @@ impl Dispatcher {
         }
     }
 
-    /// A pure read: from the kept answers, or from the handler.
-    fn read(
-        &self,
-        served: &Served,
-        operation: &'static Operation,
-        request: &Request<'_>,
-        region: &str,
-        identity: &Identity,
-        request_id: &str,
-    ) -> Result<Tail, Error> {
+    /// The kept answer to a question, if nothing has changed since.
+    fn kept(&self, question: &[u8]) -> Option<Reply> {
+        let revision = self.store.snapshot().revision();
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.kept.get(question).filter(|_| answers.revision == revision).cloned()
+    }
+
+    /// A pure read, whose answer is kept.
+    fn read(&self, asked: &Asked<'_>, task: &Task, question: Vec<u8>) -> Result<Reply, Error> {
         let snapshot = self.store.snapshot();
         let revision = snapshot.revision();
-        let key = [
-            identity.arn.as_bytes(),
-            region.as_bytes(),
-            served.model.name.as_bytes(),
-            protocol::question(request),
-            request.body,
-        ]
-        .join(&0);
-        {
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            if answers.revision < revision {
-                *answers = Answers { revision, ..Answers::default() };
-            } else if answers.revision == revision
-                && let Some(kept) = answers.kept.get(&key)
-            {
-                return Ok(kept.clone());
-            }
-        }
-        let (input, inspection) = self.decode(served, operation, request)?;
-        let mut call = Call::new(&self.environment, snapshot, region, identity, request_id);
-        let output = (operation.run)(&mut call, input.as_any())?;
-        if inspection.dry_run {
+        let mut call = asked.call(&self.environment, snapshot);
+        let output = (task.operation.run)(&mut call, task.input.as_any())?;
+        if task.inspection.dry_run {
             return Err(dry_run());
         }
-        let tail = protocol::encode(served.model, operation.model, output.as_ref());
+        let reply = task.reply(asked.served.model, output.as_ref());
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = key.len() + tail.0.len() + tail.1.len();
+        if answers.revision < revision {
+            *answers = Answers { revision, ..Answers::default() };
+        }
+        let size = question.len() + reply.head.len() + reply.tail.len();
         if answers.revision == revision && answers.bytes + size <= ANSWERS_LIMIT {
             answers.bytes += size;
-            answers.kept.insert(key, tail.clone());
+            answers.kept.insert(question, reply.clone());
         }
-        Ok(tail)
+        Ok(reply)
     }
 
-    fn decode(
-        &self,
-        served: &Served,
-        operation: &'static Operation,
-        request: &Request<'_>,
-    ) -> Result<(Box<dyn crate::operation::Input>, Inspection), Error> {
-        let mut input = (operation.input)();
-        protocol::decode(served.model, operation.model, request, input.shape_mut())?;
-        let inspection = inspect(input.shape_mut(), operation.model.idempotency_token);
-        if let Some(path) = first_unhonoured(&inspection.paths, operation.honours) {
-            return Err(Error::unsupported(format!(
-                "The parameter {path} of {} is not built in gureum yet.",
-                operation.model.name
-            )));
-        }
-        Ok((input, inspection))
-    }
-
-    async fn run(
-        &self,
-        served: &Served,
-        operation: &'static Operation,
-        request: &Request<'_>,
-        region: &str,
-        identity: &Identity,
-        request_id: &str,
-    ) -> Result<Tail, Error> {
-        let (input, inspection) = self.decode(served, operation, request)?;
-        if let Some(throttle) = &self.throttle {
-            let name = operation.model.name;
-            let key = format!("{}/{region}/{name}", identity.account_id);
-            throttle.take(&key, operation.rate_of(&inspection.paths), 1.0, Timestamp::wall())?;
+    async fn run(&self, asked: &Asked<'_>, task: &Task) -> Result<Reply, Error> {
+        let Task { operation, input, inspection, .. } = task;
+        if let Some(token) = &inspection.token {
+            check_token(token)?;
         }
         let token_key = inspection.token.as_ref().map(|token| {
-            let name = operation.model.name;
-            format!("/{region}/client-token/{}/{name}/{token}", identity.account_id)
+            let (name, account) = (operation.model.name, &asked.identity.account_id);
+            format!("/{}/client-token/{account}/{name}/{token}", asked.region)
         });
         for _ in 0..ATTEMPTS {
-            let mut call =
-                Call::new(&self.environment, self.store.snapshot(), region, identity, request_id);
+            let mut call = asked.call(&self.environment, self.store.snapshot());
             if let Some(key) = &token_key
                 && let Some(known) = call.get::<TokenRecord>(key)?
                 && known.expires > call.now
@@ -402,7 +495,7 @@ impl Dispatcher {
                         "The client token that you provided matches an existing request, but the parameters differ.",
                     ));
                 }
-                return Ok((known.head.clone().into(), known.tail.clone().into()));
+                return Ok(known.reply());
             }
             let output = (operation.run)(&mut call, input.as_any())?;
             if inspection.dry_run {
@@ -414,16 +507,13 @@ impl Dispatcher {
                 }
                 continue;
             }
-            let tail = protocol::encode(served.model, operation.model, output.as_ref());
+            let reply = task.reply(asked.served.model, output.as_ref());
             if let Some(key) = &token_key {
                 let expires = call.now.plus_millis(TOKEN_LIFE_MILLIS);
-                let canonical = inspection.canonical.clone();
-                let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-                let (head, tail) = (text(&tail.0), text(&tail.1));
-                call.put(key, TokenRecord { v: 1, canonical, head, tail, expires });
+                call.put(key, TokenRecord::new(&reply, inspection.canonical.clone(), expires));
             }
             if call.is_read_only() || self.commit(call).await? {
-                return Ok(tail);
+                return Ok(reply);
             }
         }
         Err(Error::internal(format!("{}: endless conflicts", operation.model.name)))
@@ -464,7 +554,8 @@ impl Dispatcher {
         };
         Answer {
             status,
-            content_type: "application/json",
+            content_type: "application/json".into(),
+            headers: Vec::new(),
             request_id: String::new(),
             body: [Bytes::from(format!("{body}\n")), Bytes::new(), Bytes::new()],
         }
@@ -511,16 +602,34 @@ impl Dispatcher {
 /// What a reset leaves: the root's access key, and what is known of the node's images.
 const KEPT_AT_RESET: [&str; 2] = ["/iam/", "/node-image/"];
 
+/// The answer to a request whose body was not read to its end.
+pub(crate) fn too_large(limit: usize) -> Answer {
+    let request_id = base::id::request_id(&mut fastrand::Rng::new());
+    let error = Error::client(
+        "RequestEntityTooLarge",
+        format!("The body of the request is larger than {limit} bytes, or was cut off."),
+    )
+    .with_status(413);
+    Reply::new(wire::server::encode_error(&UNKNOWN, Protocol::Ec2, &error.into()))
+        .answer(request_id)
+}
+
+/// Client tokens are keys of the store, so their form matters (EC2 API Reference, "Ensuring
+/// idempotency": at most 64 ASCII characters).
+fn check_token(token: &str) -> Result<(), Error> {
+    if token.len() <= TOKEN_LENGTH && token.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Ok(());
+    }
+    Err(Error::invalid_parameter_value(format!(
+        "Value ({}) for parameter clientToken is invalid. A client token has at most \
+         {TOKEN_LENGTH} ASCII characters.",
+        token.chars().take(2 * TOKEN_LENGTH).collect::<String>()
+    )))
+}
+
 fn dry_run() -> Error {
     Error::client("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
         .with_status(412)
-}
-
-fn invalid_action(action: &str) -> Error {
-    Error::client(
-        "InvalidAction",
-        format!("The action {action} is not valid for this web service."),
-    )
 }
 
 /// Whether a text has the form of a region name, such as `us-east-1` or `ap-southeast-2`. Any

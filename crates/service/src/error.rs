@@ -69,3 +69,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<wire::Error> for Error {
+    fn from(error: wire::Error) -> Self {
+        Error { code: error.code, message: error.message, status: error.status }
+    }
+}
+
+impl From<Error> for wire::Error {
+    fn from(error: Error) -> Self {
+        wire::Error { code: error.code, message: error.message, status: error.status }
+    }
+}

@@ -3,7 +3,7 @@
 //! A request is read whole (at most [`MAX_BODY`] bytes), dispatched, and answered with a known
 //! length. The answer's body is made of chunks that are shared, not copied.
 
-use crate::dispatch::{Answer, Dispatcher, Request};
+use crate::dispatch::{self, Answer, Dispatcher, Request};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -66,10 +66,7 @@ async fn respond(
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => {
-            let mut response = hyper::Response::new(Chunks::of([Bytes::from_static(
-                b"the request body is larger than 2 MiB or was cut off\n",
-            )]));
-            *response.status_mut() = hyper::StatusCode::PAYLOAD_TOO_LARGE;
+            let mut response = response(dispatch::too_large(MAX_BODY));
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
@@ -93,7 +90,14 @@ fn response(answer: Answer) -> hyper::Response<Chunks> {
     *response.status_mut() = hyper::StatusCode::from_u16(answer.status)
         .unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if let Ok(content_type) = HeaderValue::from_str(&answer.content_type) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    for (name, value) in answer.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
     if let Ok(id) = HeaderValue::from_maybe_shared(answer.request_id) {
         headers.insert(REQUEST_ID, id);
     }

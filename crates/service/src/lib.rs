@@ -21,7 +21,6 @@ pub mod identity;
 mod inspect;
 pub mod operation;
 pub mod page;
-mod protocol;
 pub mod reconcile;
 pub mod throttle;
 

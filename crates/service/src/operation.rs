@@ -85,7 +85,30 @@ impl Operation {
         }
         self.rate
     }
+
+    /// What a request takes of its second bucket, whose tokens are resources, with the bucket's
+    /// rate. `canonical` has a line `path=value` for every value of the input.
+    pub fn resources_of(&self, canonical: &str) -> Option<(Rate, f64)> {
+        let (_, rate, member) =
+            RESOURCE_RATES.iter().find(|(name, ..)| *name == self.model.name)?;
+        let values =
+            canonical.lines().filter_map(|line| line.strip_prefix(member)?.strip_prefix('='));
+        let tokens = match *member {
+            "MaxCount" => values.filter_map(|count| count.parse().ok()).sum(),
+            _ => values.map(|_| 1.0).sum(),
+        };
+        Some((*rate, tokens))
+    }
 }
+
+/// EC2 API Reference, "Request throttling", "Resource rate limiting": the operation, its bucket,
+/// and the member that says how many resources a request is for.
+const RESOURCE_RATES: [(&str, Rate, &str); 4] = [
+    ("RunInstances", Rate::new(1_000.0, 2.0), "MaxCount"),
+    ("StartInstances", Rate::new(1_000.0, 2.0), "InstanceIds"),
+    ("StopInstances", Rate::new(1_000.0, 20.0), "InstanceIds"),
+    ("TerminateInstances", Rate::new(1_000.0, 20.0), "InstanceIds"),
+];
 
 /// EC2 API Reference, "Request throttling": unfiltered and unpaginated non-mutating actions.
 const UNFILTERED_COST_MORE: [&str; 7] = [
