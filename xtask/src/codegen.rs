@@ -96,10 +96,11 @@ impl<'a> Service<'a> {
         let mut structures = BTreeMap::new();
         for (shape, body) in shapes {
             let body = body.as_object().context("a shape is an object")?;
-            if text(body, "type") == "structure" && !flag(body, "document") {
-                if let Some(other) = structures.insert(type_name(shape), body) {
-                    bail!("{shape} and {other:?} have the same Rust name");
-                }
+            if text(body, "type") == "structure"
+                && !flag(body, "document")
+                && let Some(other) = structures.insert(type_name(shape), body)
+            {
+                bail!("{shape} and {other:?} have the same Rust name");
             }
         }
         Ok(Service {
