@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// How long a guest may take to boot, on a busy machine without KVM.
 const BOOT: Duration = Duration::from_secs(120);
 /// Names of our own, so that a region that runs here already is left alone.
