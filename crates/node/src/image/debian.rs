@@ -241,7 +241,6 @@ datasource:
 apt:
   preserve_sources_list: true
 disable_root: true
-locale: false
 manage_etc_hosts: true
 preserve_hostname: false
 # The initrd grows the root file system.
@@ -272,7 +271,6 @@ cloud_init_modules:
   - users-groups
   - ssh
 cloud_config_modules:
-  - locale
   - set-passwords
   - apt-configure
   - timezone
