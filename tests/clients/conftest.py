@@ -26,7 +26,8 @@ def daemon(tmp_path_factory):
 @pytest.fixture
 def region():
     """A region that no other test uses: its state is apart."""
-    return f"xx-test-{next(REGIONS)}"
+    number = next(REGIONS)
+    return f"xx-{chr(97 + number // 26 % 26)}{chr(97 + number % 26)}-{1 + number // 676}"
 
 
 @pytest.fixture
