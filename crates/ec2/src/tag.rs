@@ -106,7 +106,8 @@ fn checked_key(tag: &api::Tag) -> Result<&str, Error> {
     if key.is_empty() {
         return Err(Error::invalid_parameter_value("Tag key cannot be empty or null"));
     }
-    if key.starts_with("aws:") {
+    // In any mix of cases (EC2 User Guide, "Tag restrictions").
+    if key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:")) {
         return Err(Error::invalid_parameter_value(format!(
             "Value ( {key} ) for parameter key is invalid. Tag keys starting with 'aws:' are \
              reserved for internal use"

@@ -340,7 +340,10 @@ impl Dispatcher {
         if let Some(throttle) = &self.throttle {
             let key = format!("{}/{region}/{name}", identity.account_id);
             let now = Timestamp::wall();
-            throttle.take(&key, operation.rate_of(&inspection.paths), 1.0, now)?;
+            let rate = operation.rate_of(&inspection.paths);
+            // The two ways to describe have a bucket each: they differ in size.
+            let kind = if rate == crate::throttle::UNFILTERED { "/unfiltered" } else { "" };
+            throttle.take(&format!("{key}{kind}"), rate, 1.0, now)?;
             if let Some((rate, tokens)) = operation.resources_of(&inspection.canonical) {
                 throttle.take(&format!("{key}/resources"), rate, tokens, now)?;
             }

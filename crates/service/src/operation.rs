@@ -94,7 +94,7 @@ impl Operation {
         let values =
             canonical.lines().filter_map(|line| line.strip_prefix(member)?.strip_prefix('='));
         let tokens = match *member {
-            "MaxCount" => values.filter_map(|count| count.parse().ok()).sum(),
+            "MaxCount" => values.filter_map(|count| count.parse::<f64>().ok()).sum(),
             _ => values.map(|_| 1.0).sum(),
         };
         Some((*rate, tokens))

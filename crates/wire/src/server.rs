@@ -51,7 +51,13 @@ pub fn open<'a>(
     };
     match protocol {
         Protocol::Ec2 | Protocol::Query => {
-            let form = Form::parse(request.query, request.body)?;
+            // A body that does not say that it is a form says nothing (a form without a type is
+            // what the simplest clients send).
+            const FORM: &[u8] = b"application/x-www-form-urlencoded";
+            let content_type = header(request, "content-type");
+            let is_form = content_type.is_empty()
+                || content_type.get(..FORM.len()).is_some_and(|t| t.eq_ignore_ascii_case(FORM));
+            let form = Form::parse(request.query, if is_form { request.body } else { b"" })?;
             let action = form.get("Action").filter(|action| !action.is_empty());
             let action = action.ok_or(DecodeError::MissingAction)?;
             let operation = named(action, form.get("Version").unwrap_or_default())?;

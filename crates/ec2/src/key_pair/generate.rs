@@ -91,7 +91,10 @@ impl Generated {
     pub(super) fn pem(&self, comment: &str) -> String {
         match &self.private {
             Private::Rsa(pkcs1) => pem("RSA PRIVATE KEY", pkcs1, 64),
-            Private::Ed25519(seed) => pem("OPENSSH PRIVATE KEY", &self.openssh(seed, comment), 70),
+            // OpenSSH does not read this form without a line end after it.
+            Private::Ed25519(seed) => {
+                pem("OPENSSH PRIVATE KEY", &self.openssh(seed, comment), 70) + "\n"
+            }
         }
     }
 

@@ -100,7 +100,12 @@ impl<'a> FormDecoder<'a> {
             };
             match members.iter().position(matches) {
                 Some(index) if !segment.is_empty() => into.decode(index, &mut group)?,
-                _ if self.used == 0 && is_common(&group.path()) => {}
+                _ if self.used == 0 && is_common(&group.path()) => {
+                    // Two actions in one request: which was meant?
+                    if group.entries.len() > 1 {
+                        return Err(DecodeError::Duplicate(group.path()));
+                    }
+                }
                 _ => return Err(DecodeError::UnknownParameter(group.path())),
             }
         }
