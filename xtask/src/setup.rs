@@ -176,7 +176,11 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 /// # Errors
 /// The build failed.
 pub(crate) fn guest() -> Result<PathBuf> {
-    cargo(&["rustc", "-q", "-p", "guest", "--release", "--", "-C", "target-feature=+crt-static"])?;
+    let small =
+        "target-feature=+crt-static relocation-model=static opt-level=s panic=abort strip=symbols";
+    let mut arguments = vec!["rustc", "-q", "-p", "guest", "--release", "--"];
+    arguments.extend(small.split(' ').flat_map(|option| ["-C", option]));
+    cargo(&arguments)?;
     Ok(target().join("release/gureum-guest"))
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     if wanted("unit") {
         layer("unit, property and golden tests", || {
-            cargo(&["test", "--workspace", "--quiet"], root)
+            cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--quiet"], root)
         })?;
     }
     if !wanted("clients") && !wanted("machines") {

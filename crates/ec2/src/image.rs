@@ -79,6 +79,7 @@ pub fn built_in() -> Vec<Manifest> {
         },
         Manifest {
             also_named: vec!["al2023-ami-2023.9.20261101.0-kernel-6.1-x86_64".to_owned()],
+            imds_v2: false,
             ..manifest(
                 "al2-compat",
                 "amzn2-ami-hvm-2.0.20261101.0-x86_64-gp2",

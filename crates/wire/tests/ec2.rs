@@ -307,26 +307,6 @@ fn debug_leaves_secrets_out() {
     assert_eq!(text, r#"RunInstancesRequest { ImageId: "ami-1", UserData: <sensitive> }"#);
 }
 
-/// Not a benchmark with a bar (`cargo xtask bench` has those), but a way to see the codec's speed:
-/// `cargo test -p wire --release --test ec2 -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints a measurement"]
-fn speed_of_a_thousand_instances() {
-    let output = instances(1_000);
-    let operation = op::DescribeInstances::MODEL;
-    let mut size = 0;
-    let start = std::time::Instant::now();
-    let rounds = 100;
-    for _ in 0..rounds {
-        let response =
-            server::encode(&model::ec2::SERVICE, Protocol::Ec2, operation, &output, size);
-        size = response.tail.len();
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let rate = (size * rounds) as f64 / seconds / 1e6;
-    println!("{size} bytes, {rate:.0} MB/s, {:.2} ms an answer", seconds / f64::from(100) * 1e3);
-}
-
 fn name() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
         "Action",

@@ -183,14 +183,22 @@ impl Connection {
         let mut data = &buffer[..count];
         if matches!(self.body, Body::None) {
             let before = self.head.len();
-            self.head.extend_from_slice(data);
-            let from = before.saturating_sub(3);
-            let Some(end) = self.head[from..].windows(4).position(|w| w == b"\r\n\r\n") else {
+            let end = if before == 0 {
+                head_end(data)
+            } else {
+                self.head.extend_from_slice(data);
+                head_end(&self.head)
+            };
+            let Some(end) = end else {
+                if before == 0 {
+                    self.head.extend_from_slice(data);
+                }
                 return Ok(None);
             };
-            let end = from + end + 4;
+            // Almost always the head comes whole, and is read where it lies.
+            let head = if before == 0 { &data[..end] } else { &self.head[..end] };
+            (self.answer, self.body) = read_head(head)?;
             data = &data[end - before..];
-            self.read_head(end)?;
         }
         if let Some(kept) = keep {
             kept.extend_from_slice(data);
@@ -199,26 +207,6 @@ impl Connection {
             self.answer.start.push_str(&String::from_utf8_lossy(&data[..data.len().min(300)]));
         }
         Ok(self.consume(data).then(|| self.finish(false)))
-    }
-
-    fn read_head(&mut self, end: usize) -> Result<()> {
-        let head = std::str::from_utf8(&self.head[..end]).context("an answer's head")?;
-        let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
-        self.answer.status = status.with_context(|| format!("no status line in {head:?}"))?;
-        self.body = Body::UntilClosed;
-        for line in lines {
-            let Some((name, value)) = line.split_once(':') else { continue };
-            let value = value.trim();
-            if name.eq_ignore_ascii_case("content-length") {
-                self.body = Body::Length(value.parse().context("content-length")?);
-            } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                self.body = Body::ChunkSize { size: 0, ignored: false };
-            } else if name.eq_ignore_ascii_case("connection") {
-                self.answer.closes = value.eq_ignore_ascii_case("close");
-            }
-        }
-        Ok(())
     }
 
     /// Takes body bytes; whether the body is complete.
@@ -274,6 +262,41 @@ impl Connection {
         answer.closes |= closed;
         answer
     }
+}
+
+/// Where the body begins.
+fn head_end(data: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    // The head's lines are few and its bytes many: from line end to line end.
+    while let Some(at) = data[from..].iter().position(|b| *b == b'\n') {
+        let next = from + at + 1;
+        if data[next..].starts_with(b"\r\n") {
+            return Some(next + 2);
+        }
+        from = next;
+    }
+    None
+}
+
+fn read_head(head: &[u8]) -> Result<(Answer, Body)> {
+    let head = std::str::from_utf8(head).context("an answer's head")?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
+    let status = status.with_context(|| format!("no status line in {head:?}"))?;
+    let mut answer = Answer { status, ..Answer::default() };
+    let mut body = Body::UntilClosed;
+    for line in lines {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("content-length") {
+            body = Body::Length(value.parse().context("content-length")?);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            body = Body::ChunkSize { size: 0, ignored: false };
+        } else if name.eq_ignore_ascii_case("connection") {
+            answer.closes = value.eq_ignore_ascii_case("close");
+        }
+    }
+    Ok((answer, body))
 }
 
 #[cfg(test)]

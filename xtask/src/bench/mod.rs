@@ -57,6 +57,11 @@ const ROWS: &[(&str, &str, Bar)] = &[
     ("throughput", "TCP through our rules, to the same path without", Bar::AtLeast(0.9)),
 ];
 
+/// What to ask a server.
+type Ask = fn(&Server) -> Result<Vec<Question>>;
+/// The keys of a row of reads, asked alike and spelt anew, and what they ask.
+type Reads = ([&'static str; 2], Ask);
+
 struct Bench {
     tools: Tools,
     wanted: Vec<String>,
@@ -138,51 +143,57 @@ impl Bench {
             let mut servers = servers.into_iter().flatten();
             servers.try_for_each(|s| s.grow_to(count)).with_context(|| format!("{count} instances"))
         };
-        let describe = |_: &Server| Ok(vec![Question::ec2("DescribeInstances", "")]);
+        let describe: Ask = |_| Ok(vec![Question::ec2("DescribeInstances", "")]);
+        let kind: Ask =
+            |_| Ok(vec![Question::ec2("DescribeInstanceTypes", "&InstanceType.1=t3.micro")]);
+        let identity: Ask = |_| Ok(vec![Question::sts("GetCallerIdentity")]);
+        let one_id: Ask = |server| {
+            let one = |id| Question::ec2("DescribeInstances", &format!("&InstanceId.1={id}"));
+            Ok(server.instances()?.into_iter().map(one).collect())
+        };
 
-        self.reads(&peer, &ours, ["describe-0", "describe-0-new"], describe)?;
-        self.reads(&peer, &ours, ["instance-types", "instance-types-new"], |_| {
-            Ok(vec![Question::ec2("DescribeInstanceTypes", "&InstanceType.1=t3.micro")])
-        })?;
-        self.reads(&peer, &ours, ["caller-identity", "caller-identity-new"], |_| {
-            Ok(vec![Question::sts("GetCallerIdentity")])
-        })?;
+        let rows: [Reads; 3] = [
+            (["describe-0", "describe-0-new"], describe),
+            (["instance-types", "instance-types-new"], kind),
+            (["caller-identity", "caller-identity-new"], identity),
+        ];
+        self.reads(&peer, &ours, &rows)?;
         if self.wants_like(&hundred) {
             grow(100)?;
-            self.reads(&peer, &ours, ["describe-100", "describe-100-new"], describe)?;
+            self.reads(&peer, &ours, &[(["describe-100", "describe-100-new"], describe)])?;
             self.against_slow(moto.as_ref(), &ours, "describe-100-moto", describe)?;
         }
         if self.wants_like(&thousand) {
             grow(1000)?;
-            self.reads(&peer, &ours, ["describe-1000", "describe-1000-new"], describe)?;
+            let rows: [Reads; 2] = [
+                (["describe-1000", "describe-1000-new"], describe),
+                (["describe-one", "describe-one-new"], one_id),
+            ];
+            self.reads(&peer, &ours, &rows)?;
             self.against_slow(moto.as_ref(), &ours, "describe-1000-moto", describe)?;
-            self.reads(&peer, &ours, ["describe-one", "describe-one-new"], |server| {
-                let one = |id| Question::ec2("DescribeInstances", &format!("&InstanceId.1={id}"));
-                Ok(server.instances()?.into_iter().map(one).collect())
-            })?;
             self.against(&peer, &ours, "tags-8", 8, tags)?;
             self.against(&peer, &ours, "tags-64", 64, tags)?;
         }
         Ok(())
     }
 
-    /// A row that asks the same questions over and over, and one that spells each anew.
-    fn reads(
-        &mut self,
-        peer: &Server,
-        ours: &Server,
-        [same, new]: [&'static str; 2],
-        questions: impl Fn(&Server) -> Result<Vec<Question>>,
-    ) -> Result<()> {
-        self.against(peer, ours, same, 8, |server, _| {
-            Ok(questions(server)?.iter().map(|q| server.request(q, 0)).collect())
-        })?;
-        self.against(peer, ours, new, 8, |server, round| {
-            let questions = questions(server)?;
-            let spellings =
-                (round * SPELLINGS..(round + 1) * SPELLINGS).zip(questions.iter().cycle());
-            Ok(spellings.map(|(spelling, question)| server.request(question, spelling)).collect())
-        })
+    /// For each, a row that asks the same questions over and over, and one that spells each anew.
+    /// The latter come last: they fill what gureum keeps.
+    fn reads(&mut self, peer: &Server, ours: &Server, rows: &[Reads]) -> Result<()> {
+        for ([same, _], questions) in rows {
+            self.against(peer, ours, same, 8, |server, _| {
+                Ok(questions(server)?.iter().map(|q| server.request(q, 0)).collect())
+            })?;
+        }
+        for ([_, new], questions) in rows {
+            self.against(peer, ours, new, 8, |server, round| {
+                let questions = questions(server)?;
+                let spellings = round * SPELLINGS..(round + 1) * SPELLINGS;
+                let spelt = spellings.zip(questions.iter().cycle());
+                Ok(spelt.map(|(spelling, question)| server.request(question, spelling)).collect())
+            })?;
+        }
+        Ok(())
     }
 
     /// RunInstances, each round on servers that have just been started.

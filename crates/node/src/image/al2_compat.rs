@@ -50,6 +50,8 @@ pub(super) fn build(build: Build, progress: &mut dyn FnMut(&str)) -> Result<Mani
             .to_owned();
         manifest.owner_id = Some("137112412989".to_owned());
         manifest.owner_alias = Some("amazon".to_owned());
+        // As with Amazon Linux 2: scripts of courses ask IMDS without a token.
+        manifest.imds_v2 = false;
     })
 }
 
