@@ -12,8 +12,10 @@ from support import ROOT, Daemon, binary  # noqa: E402
 
 REGION = "us-east-1"
 DATA = pathlib.Path(os.environ.get("GUREUM_TEST_DATA", ROOT / "target/test-data"))
-PREFIX = "gurtst"
-OPTIONS = ["--driver", "qemu", "--vm-memory-max", "512", "--public-pool", "198.19.77.0/24", "--network-prefix", PREFIX]
+# Two runs on one machine share neither names nor addresses.
+PREFIX = f"g{os.getpid() & 0xFFFF:04x}"
+POOL = f"198.19.{os.getpid() % 250}.0/24"
+OPTIONS = ["--driver", "qemu", "--vm-memory-max", "512", "--public-pool", POOL, "--network-prefix", PREFIX]
 
 
 def kernel_state():
