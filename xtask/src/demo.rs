@@ -7,7 +7,8 @@
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,6 +16,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const ADDRESS: &str = "127.0.0.1:4566";
+
+const USER_DATA: &str = "#!/bin/sh
+mkdir -p /var/www
+echo \"<h1>Hello World from $(hostname -f)</h1>\" > /var/www/index.html
+httpd -p 80 -h /var/www
+";
 
 struct Demo {
     gureum: PathBuf,
@@ -206,56 +213,56 @@ impl Demo {
         Ok(output)
     }
 
-    fn aws(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.show(&self.aws, arguments)?;
+    /// Runs aws-cli, shown as the user would type it; gives its output.
+    fn aws(&self, line: &str, more: &[&str]) -> Result<String> {
+        let arguments: Vec<&str> = line.split(' ').chain(more.iter().copied()).collect();
+        Self::output(line, &self.show(&self.aws, &arguments)?)
+    }
+
+    /// The same, with one part of the answer.
+    fn query(&self, line: &str, more: &[&str], query: &str) -> Result<String> {
+        self.aws(line, &[more, &["--query", query, "--output", "text"]].concat())
+    }
+
+    /// Runs aws-cli without showing it.
+    fn quiet(&self, line: &str, more: &[&str]) -> Result<String> {
+        let output = Command::new(&self.aws)
+            .args(line.split(' '))
+            .args(more)
+            .envs(self.credentials.iter().map(|(k, v)| (k, v)))
+            .env("AWS_PAGER", "")
+            .output()?;
+        Self::output(line, &output)
+    }
+
+    fn output(line: &str, output: &Output) -> Result<String> {
         if !output.status.success() {
-            bail!(
-                "aws {} failed: {}",
-                arguments.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("aws {line} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    fn query(&self, arguments: &[&str], query: &str) -> Result<String> {
-        let mut all = arguments.to_vec();
-        all.extend(["--query", query, "--output", "text"]);
-        self.aws(&all)
-    }
-
-    /// Starts a fresh key pair and group, whatever an earlier demo left.
+    /// Removes what an earlier demo left.
     fn clean_up(&self) -> Result<()> {
-        let quiet = |arguments: &[&str]| {
-            Command::new(&self.aws)
-                .args(arguments)
-                .envs(self.credentials.iter().map(|(k, v)| (k, v)))
-                .env("AWS_PAGER", "")
-                .output()
-        };
-        let old = quiet(&[
-            "ec2",
-            "describe-instances",
-            "--filters",
-            "Name=tag:Name,Values=gureum-demo",
-            "Name=instance-state-name,Values=pending,running,stopping,stopped",
-            "--query",
-            "Reservations[].Instances[].InstanceId",
-            "--output",
-            "text",
-        ])?;
-        let ids = String::from_utf8_lossy(&old.stdout).into_owned();
+        let ids = self.quiet(
+            "ec2 describe-instances --query Reservations[].Instances[].InstanceId --output text --filters",
+            &[
+                "Name=tag:Name,Values=gureum-demo",
+                "Name=instance-state-name,Values=pending,running,stopping,stopped",
+            ],
+        )?;
         let ids: Vec<&str> = ids.split_whitespace().collect();
         if !ids.is_empty() {
             println!("terminating what an earlier demo left: {}", ids.join(" "));
-            quiet(&[&["ec2", "terminate-instances", "--instance-ids"], ids.as_slice()].concat())?;
-            quiet(
-                &[&["ec2", "wait", "instance-terminated", "--instance-ids"], ids.as_slice()]
-                    .concat(),
-            )?;
+            self.quiet("ec2 terminate-instances --instance-ids", &ids)?;
+            self.quiet("ec2 wait instance-terminated --instance-ids", &ids)?;
         }
-        quiet(&["ec2", "delete-key-pair", "--key-name", "gureum-demo"])?;
-        quiet(&["ec2", "delete-security-group", "--group-name", "gureum-demo"])?;
+        self.quiet("ec2 delete-key-pair --key-name gureum-demo", &[])?;
+        let group = "ec2 describe-security-groups --filters Name=group-name,Values=gureum-demo \
+                     --query SecurityGroups[].GroupId --output text";
+        if !self.quiet(group, &[])?.is_empty() {
+            self.quiet("ec2 delete-security-group --group-name gureum-demo", &[])?;
+        }
         Ok(())
     }
 
@@ -264,138 +271,54 @@ impl Demo {
         println!("\n— The lesson: a key, a firewall, a machine with a web page —");
         let pem = self.data.join("gureum-demo.pem");
         let _ = fs::remove_file(&pem);
-        let material = {
-            let output = self.quiet_aws(&[
-                "ec2",
-                "create-key-pair",
-                "--key-name",
-                "gureum-demo",
-                "--key-type",
-                "ed25519",
-                "--query",
-                "KeyMaterial",
-                "--output",
-                "text",
-            ])?;
-            println!(
-                "\n$ aws ec2 create-key-pair --key-name gureum-demo --key-type ed25519 --query KeyMaterial --output text > {}",
-                pem.display()
-            );
-            output
-        };
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pem)?;
-        fs::write(&pem, format!("{material}\n"))?;
-        fs::set_permissions(&pem, fs::Permissions::from_mode(0o400))?;
+        let create = "ec2 create-key-pair --key-name gureum-demo --key-type ed25519 \
+                      --query KeyMaterial --output text";
+        println!("\n$ aws {create} > {}", pem.display());
+        let material = self.quiet(create, &[])?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&pem)?;
+        writeln!(file, "{material}")?;
 
         let group = self.query(
-            &[
-                "ec2",
-                "create-security-group",
-                "--group-name",
-                "gureum-demo",
-                "--description",
-                "the first lesson",
-            ],
+            "ec2 create-security-group --group-name gureum-demo --description",
+            &["the first lesson"],
             "GroupId",
         )?;
         for port in ["22", "80"] {
             self.query(
-                &[
-                    "ec2",
-                    "authorize-security-group-ingress",
-                    "--group-id",
-                    &group,
-                    "--protocol",
-                    "tcp",
-                    "--port",
-                    port,
-                    "--cidr",
-                    "0.0.0.0/0",
-                ],
+                &format!(
+                    "ec2 authorize-security-group-ingress --group-id {group} --protocol tcp \
+                     --port {port} --cidr 0.0.0.0/0"
+                ),
+                &[],
                 "SecurityGroupRules[].[IpProtocol,FromPort,CidrIpv4]",
             )?;
         }
         let image = self.query(
-            &["ec2", "describe-images", "--filters", "Name=name,Values=gureum-micro-*"],
+            "ec2 describe-images --filters Name=name,Values=gureum-micro-*",
+            &[],
             "Images[0].ImageId",
         )?;
-        let user_data = "#!/bin/sh\nmkdir -p /var/www\necho \"<h1>Hello World from $(hostname -f)</h1>\" > /var/www/index.html\nhttpd -p 80 -h /var/www\n";
-        let launched = Instant::now();
-        let instance = self.query(
-            &[
-                "ec2",
-                "run-instances",
-                "--image-id",
-                &image,
-                "--instance-type",
-                "t3.micro",
-                "--key-name",
-                "gureum-demo",
-                "--security-group-ids",
-                &group,
-                "--user-data",
-                user_data,
-                "--tag-specifications",
-                "ResourceType=instance,Tags=[{Key=Name,Value=gureum-demo}]",
-            ],
-            "Instances[0].InstanceId",
-        )?;
-        self.aws(&["ec2", "wait", "instance-running", "--instance-ids", &instance])?;
-        let address = self.public_address(&instance)?;
-        let url = format!("http://{address}/");
-        self.page(&url, launched)?;
-        self.aws(&["ec2", "wait", "instance-status-ok", "--instance-ids", &instance])?;
+        let (instance, address) = self.launch(&image, &group)?;
+        self.aws(&format!("ec2 wait instance-status-ok --instance-ids {instance}"), &[])?;
         self.ssh(&pem, &address, "hostname -f; uptime")?;
-        println!("\n— Stop and start: same disk, same private address, a new public one —");
-        self.query(
-            &["ec2", "stop-instances", "--instance-ids", &instance],
-            "StoppingInstances[].CurrentState.Name",
-        )?;
-        self.aws(&["ec2", "wait", "instance-stopped", "--instance-ids", &instance])?;
-        self.query(
-            &["ec2", "start-instances", "--instance-ids", &instance],
-            "StartingInstances[].CurrentState.Name",
-        )?;
-        self.aws(&["ec2", "wait", "instance-running", "--instance-ids", &instance])?;
-        let new_address = self.public_address(&instance)?;
-        self.ssh(
-            &pem,
-            &new_address,
-            "hostname -f; ls -l /var/www/index.html; (httpd -p 80 -h /var/www &) >/dev/null 2>&1",
-        )?;
-        println!("\n— Terminate: the machine and its disk are gone —");
-        self.query(
-            &["ec2", "terminate-instances", "--instance-ids", &instance],
-            "TerminatingInstances[].CurrentState.Name",
-        )?;
-        self.aws(&["ec2", "wait", "instance-terminated", "--instance-ids", &instance])?;
-        println!("\n— One more to keep: it is yours —");
-        let kept = self.query(
-            &[
-                "ec2",
-                "run-instances",
-                "--image-id",
-                &image,
-                "--instance-type",
-                "t3.micro",
-                "--key-name",
-                "gureum-demo",
-                "--security-group-ids",
-                &group,
-                "--user-data",
-                user_data,
-                "--tag-specifications",
-                "ResourceType=instance,Tags=[{Key=Name,Value=gureum-demo}]",
-            ],
-            "Instances[0].InstanceId",
-        )?;
-        let launched = Instant::now();
-        self.aws(&["ec2", "wait", "instance-running", "--instance-ids", &kept])?;
-        let address = self.public_address(&kept)?;
-        let url = format!("http://{address}/");
-        self.page(&url, launched)?;
 
-        println!("\nthe page:  {url}");
+        println!("\n— Stop and start: same disk, same private address, a new public one —");
+        let stop = format!("ec2 stop-instances --instance-ids {instance}");
+        self.query(&stop, &[], "StoppingInstances[].CurrentState.Name")?;
+        self.aws(&format!("ec2 wait instance-stopped --instance-ids {instance}"), &[])?;
+        let start = format!("ec2 start-instances --instance-ids {instance}");
+        self.query(&start, &[], "StartingInstances[].CurrentState.Name")?;
+        let address = self.running(&instance)?;
+        self.ssh(&pem, &address, "hostname -f; ls -l /var/www/index.html")?;
+
+        println!("\n— Terminate: the machine and its disk are gone —");
+        let terminate = format!("ec2 terminate-instances --instance-ids {instance}");
+        self.query(&terminate, &[], "TerminatingInstances[].CurrentState.Name")?;
+        self.aws(&format!("ec2 wait instance-terminated --instance-ids {instance}"), &[])?;
+
+        println!("\n— One more to keep: it is yours —");
+        let (_, address) = self.launch(&image, &group)?;
+        println!("\nthe page:  http://{address}/");
         println!(
             "log in:    ssh -i {} -o StrictHostKeyChecking=accept-new ec2-user@{address}",
             pem.display()
@@ -413,25 +336,30 @@ impl Demo {
         Ok(())
     }
 
-    fn quiet_aws(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(&self.aws)
-            .args(arguments)
-            .envs(self.credentials.iter().map(|(k, v)| (k, v)))
-            .env("AWS_PAGER", "")
-            .output()?;
-        if !output.status.success() {
-            bail!(
-                "aws {}: {}",
-                arguments.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    /// Launches a machine with a web page and waits for the page; gives id and public address.
+    fn launch(&self, image: &str, group: &str) -> Result<(String, String)> {
+        let launched = Instant::now();
+        let instance = self.query(
+            &format!(
+                "ec2 run-instances --image-id {image} --instance-type t3.micro \
+                 --key-name gureum-demo --security-group-ids {group} \
+                 --tag-specifications ResourceType=instance,Tags=[{{Key=Name,Value=gureum-demo}}] \
+                 --user-data"
+            ),
+            &[USER_DATA],
+            "Instances[0].InstanceId",
+        )?;
+        let address = self.running(&instance)?;
+        self.page(&format!("http://{address}/"), launched)?;
+        Ok((instance, address))
     }
 
-    fn public_address(&self, instance: &str) -> Result<String> {
+    /// Waits until an instance runs; gives its public address.
+    fn running(&self, instance: &str) -> Result<String> {
+        self.aws(&format!("ec2 wait instance-running --instance-ids {instance}"), &[])?;
         self.query(
-            &["ec2", "describe-instances", "--instance-ids", instance],
+            &format!("ec2 describe-instances --instance-ids {instance}"),
+            &[],
             "Reservations[0].Instances[0].PublicIpAddress",
         )
     }

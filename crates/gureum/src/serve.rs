@@ -182,13 +182,18 @@ fn driver(options: &Serve, data: &Path, clock: &Clock) -> Result<Arc<dyn base::m
 
 /// Makes the root's access key at the first start.
 async fn root_key(environment: &Environment, store: &dyn Store, data: &Path) -> Result<()> {
-    let identity = Identity::root(&environment.account_id);
-    let (id, secret) = credentials::generate()?;
-    let mut call = Call::new(environment, store.snapshot(), "aws-global", &identity, "start");
-    let key = iam::access_key::ensure_root(&mut call, &environment.account_id, &id, &secret)?;
-    if !call.is_read_only() {
-        let (txn, _) = call.into_parts()?;
-        store.txn(txn).await?;
-    }
+    let account = environment.account_id.as_str();
+    let key = match iam::access_key::root(&store.snapshot(), account)? {
+        Some(key) => key,
+        None => {
+            let (id, secret) = credentials::generate()?;
+            let identity = Identity::root(account);
+            let mut call =
+                Call::new(environment, store.snapshot(), "aws-global", &identity, "start");
+            let key = iam::access_key::create_root(&mut call, &id, &secret);
+            store.txn(call.into_parts()?.0).await?;
+            key
+        }
+    };
     credentials::write(data, &key)
 }

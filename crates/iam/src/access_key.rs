@@ -1,8 +1,8 @@
 //! Access keys: an id that everybody may see and a secret that signs.
 
 use serde::{Deserialize, Serialize};
+use service::Call;
 use service::identity::{Credential, Identity};
-use service::{Call, Error};
 use std::fmt;
 use store::Snapshot;
 
@@ -35,29 +35,27 @@ pub fn lookup(snapshot: &Snapshot, id: &str) -> Option<Credential> {
     Some(Credential { secret: record.secret.clone(), identity: Identity::root(&record.account_id) })
 }
 
-/// The access key of the account's root, staged if there is none yet. The caller gives the random
-/// text of a new secret, which must come from a cryptographic source.
+/// The access key of the account's root, if there is one.
 ///
 /// # Errors
 /// A stored key cannot be read.
-pub fn ensure_root(
-    call: &mut Call<'_>,
-    account_id: &str,
-    new_id: &str,
-    new_secret: &str,
-) -> Result<AccessKey, Error> {
-    let existing = call
-        .scan::<AccessKey>("/iam/access-key/")?
-        .into_iter()
-        .find(|access_key| access_key.account_id == account_id);
-    if let Some(found) = existing {
-        return Ok((*found).clone());
+pub fn root(snapshot: &Snapshot, account_id: &str) -> Result<Option<AccessKey>, store::Error> {
+    for kv in snapshot.scan(&key("")) {
+        let record = kv.decode::<AccessKey>()?;
+        if record.account_id == account_id {
+            return Ok(Some((*record).clone()));
+        }
     }
+    Ok(None)
+}
+
+/// Stages an access key for the caller's root. The texts must come from a cryptographic source.
+pub fn create_root(call: &mut Call<'_>, id: &str, secret: &str) -> AccessKey {
     let record = AccessKey {
         v: 1,
-        id: new_id.to_owned(),
-        secret: new_secret.to_owned(),
-        account_id: account_id.to_owned(),
+        id: id.to_owned(),
+        secret: secret.to_owned(),
+        account_id: call.account().to_owned(),
     };
-    Ok((*call.put(&key(new_id), record)).clone())
+    (*call.put(&key(id), record)).clone()
 }

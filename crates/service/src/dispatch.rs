@@ -470,7 +470,12 @@ impl Dispatcher {
             *answers = Answers { revision, ..Answers::default() };
         }
         let size = question.len() + reply.head.len() + reply.tail.len();
-        if answers.revision == revision && answers.bytes + size <= ANSWERS_LIMIT {
+        if answers.bytes + size > ANSWERS_LIMIT {
+            // Full of old questions, most likely: the newest are the ones that are asked again.
+            answers.kept.clear();
+            answers.bytes = 0;
+        }
+        if answers.revision == revision && size <= ANSWERS_LIMIT {
             answers.bytes += size;
             answers.kept.insert(question, reply.clone());
         }

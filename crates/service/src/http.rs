@@ -111,7 +111,12 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    fn of(chunks: impl IntoIterator<Item = Bytes>) -> Self {
+    /// Small chunks are joined: one write costs less than three.
+    fn of(chunks: [Bytes; 3]) -> Self {
+        const SMALL: usize = 8 << 10;
+        if chunks.iter().map(Bytes::len).sum::<usize>() <= SMALL {
+            return Chunks { chunks: [Bytes::from(chunks.concat())].into() };
+        }
         Chunks { chunks: chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect() }
     }
 }
