@@ -11,7 +11,7 @@ mod down;
 mod images;
 mod serve;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +33,8 @@ enum Command {
     Doctor(DataDirectory),
     /// Print the exports that point AWS tools at the region.
     Env(Env),
+    /// Print the certificate by which users verify instance identity documents, PEM.
+    Certificate(DataDirectory),
     /// Build, import and list machine images.
     #[command(subcommand)]
     Image(Image),
@@ -208,6 +210,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Doctor(data) => doctor(&data),
         Command::Env(options) => credentials::print_environment(&options),
+        Command::Certificate(data) => certificate(&data),
         Command::Image(command) => images::run(&command),
         Command::Down(options) => down::run(&options),
     };
@@ -218,6 +221,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn certificate(data: &DataDirectory) -> Result<()> {
+    let data = data.path();
+    // A mistaken directory must not get a key of its own.
+    if !data.join("identity").is_dir() {
+        bail!(
+            "{} has no key of instance identities: start the region once (gureum serve --driver \
+             qemu)",
+            data.display()
+        );
+    }
+    print!("{}", node::qemu::identity_certificate(&data)?);
+    Ok(())
 }
 
 fn doctor(data: &DataDirectory) -> Result<()> {

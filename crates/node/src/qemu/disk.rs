@@ -30,7 +30,7 @@ pub(crate) enum Error {
     Volume { id: String, reason: String },
     #[error(
         "volume {id} could not be made: the disk that holds {directory} is full; free space there \
-         and start the instance again"
+         and try again"
     )]
     Full { id: String, directory: String },
 }
@@ -100,11 +100,17 @@ pub(crate) fn pin_boot(images: &Path, key: &str, machine: &Path) -> Result<Boot,
         return Ok(Boot::Firmware);
     };
     for (from, to) in [(kernel, "kernel"), (initrd, "initrd")] {
-        let linked = link(&images.join(key).join(&from), &machine.join(to));
-        linked.map_err(|error| Error::BadImage {
+        let damaged = |reason: String| Error::BadImage {
             key: key.to_owned(),
-            reason: format!("{from}: {error}"),
-        })?;
+            reason: format!("{from}: {reason}"),
+        };
+        let file = images.join(key).join(&from);
+        // QEMU says of an empty kernel that it is not there.
+        match fs::metadata(&file) {
+            Ok(metadata) if metadata.len() == 0 => return Err(damaged("it is empty".to_owned())),
+            Ok(_) => link(&file, &machine.join(to)).map_err(|error| damaged(error.to_string()))?,
+            Err(error) => return Err(damaged(error.to_string())),
+        }
     }
     Ok(Boot::Kernel { kernel: "kernel".to_owned(), initrd: "initrd".to_owned(), command_line })
 }
@@ -263,15 +269,25 @@ fn create(
     if output.status.success() {
         return Ok(());
     }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    match image {
+        Some(image) if said.contains("Could not open backing") => {
+            Err(Error::BadImage { key: image.manifest.key.clone(), reason: said })
+        }
+        _ => Err(failed(said)),
+    }
 }
 
 /// Deletes volumes, whether they exist or not, and the bases that nothing lies on any more.
 pub(crate) fn delete(data_dir: &Path, volume_ids: &[String]) -> io::Result<()> {
     for id in volume_ids {
-        match fs::remove_file(data_dir.join(volume_path(id))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let path = data_dir.join(volume_path(id));
+        // Half-made: by a daemon that was killed.
+        for path in [path.with_extension("new"), path] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
     }
     let _exclusive = BASES.write().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -438,6 +454,7 @@ mod tests {
         assert!(base.exists() && other.exists());
         delete(here, &["vol-2".to_owned(), "vol-9".to_owned()]).unwrap();
         assert!(!base.exists() && other.exists());
+        fs::write(here.join("volumes/vol-3.new"), "half-made").unwrap();
         delete(here, &["vol-3".to_owned()]).unwrap();
         assert!(names(here).is_empty());
     }

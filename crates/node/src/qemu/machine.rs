@@ -650,7 +650,10 @@ impl Machine {
             Err(error) => Err(explain(&self.directory, &error)),
             Ok(()) => tokio::select! {
                 how = process.ended() => {
-                    return Err(format!("{how}: {}", self.directory.last_words()));
+                    let (words, image) = (self.directory.last_words(), &spec.image);
+                    return Err(format!(
+                        "{how}: {words}; if image {image} is damaged build or import it again"
+                    ));
                 }
                 connected = timeout(HANDSHAKE, connect(&self.directory)) => {
                     connected.unwrap_or_else(|_| Err("QEMU does not answer".to_owned()))
@@ -731,9 +734,7 @@ fn explain(directory: &Directory, error: &io::Error) -> String {
     let path = directory.path().display();
     match error.kind() {
         io::ErrorKind::StorageFull => {
-            format!(
-                "the disk that holds {path} is full; free space there and start the instance again"
-            )
+            format!("the disk that holds {path} is full; free space there and try again")
         }
         io::ErrorKind::PermissionDenied => format!("{path}: {error}; run gureum as root"),
         _ => format!("{path}: {error}"),
