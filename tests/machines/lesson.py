@@ -63,6 +63,10 @@ class Machine:
             assert done.returncode == 0, f"{command!r}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
+    def start(self, command):
+        """Starts a command and does not wait for its end."""
+        self.ssh(f"({command}) </dev/null >/dev/null 2>&1 &")
+
     def power_off(self):
         """Powers the machine off from inside; the connection may end before the command answers."""
         self.ssh("true")
