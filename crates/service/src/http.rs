@@ -114,7 +114,8 @@ impl Chunks {
     /// Small chunks are joined: one write costs less than three.
     fn of(chunks: [Bytes; 3]) -> Self {
         const SMALL: usize = 8 << 10;
-        if chunks.iter().map(Bytes::len).sum::<usize>() <= SMALL {
+        let size = chunks.iter().map(Bytes::len).sum::<usize>();
+        if (1..=SMALL).contains(&size) {
             return Chunks { chunks: [Bytes::from(chunks.concat())].into() };
         }
         Chunks { chunks: chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect() }
