@@ -10,18 +10,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 from support import Daemon, binary, wait_for
 
 ROUNDS = int(os.environ.get("GUREUM_CRASH_ROUNDS", "200"))
+# So many regions share the rounds: a start takes as long as there is state.
+PARTS = 5
 REGION = "eu-north-1"
 
 
 class Writer(threading.Thread):
     """Makes, tags and terminates instances and key pairs until told to stop; remembers what was acknowledged."""
 
-    def __init__(self, daemon, image, number, seed):
+    def __init__(self, daemon, image, number, seed, up):
         super().__init__(daemon=True)
         self.ec2 = daemon.client("ec2", REGION)
         self.image, self.number, self.random = image, number, random.Random(seed)
         self.instances, self.tags, self.terminated, self.keys = set(), {}, set(), set()
-        self.doubtful_keys, self.ended, self.failure = set(), False, None
+        self.deleted, self.up, self.ended, self.failure = set(), up, False, None
 
     def run(self):
         count = 0
@@ -30,13 +32,13 @@ class Writer(threading.Thread):
             try:
                 self.write(count)
             except (BotoCoreError, OSError):
-                pass  # the daemon is down: this write was not acknowledged
+                self.up.wait(10)  # the daemon is down: this write was not acknowledged
             except ClientError as error:
                 self.failure = error
                 return
 
     def write(self, count):
-        kind = self.random.choice(["run", "tag", "key", "key", "terminate"])
+        kind = self.random.choice(["run", "tag", "key", "delete", "terminate"])
         live = sorted(self.instances - self.terminated)
         if kind == "run":
             answer = self.ec2.run_instances(ImageId=self.image, InstanceType="t3.micro", MinCount=1, MaxCount=1)
@@ -54,26 +56,36 @@ class Writer(threading.Thread):
                 PublicKeyMaterial=b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2yg3zqmJtbpHVeqJhN5sUa1P3wWfVPnwS0HfWYbVQJ x",
             )
             self.keys.add(name)
+        elif kind == "delete" and self.keys:
+            # Until the answer comes it may be there or not.
+            name = self.keys.pop()
+            self.ec2.delete_key_pair(KeyName=name)
+            self.deleted.add(name)
         elif kind == "terminate" and len(live) > 20:
             instance = live[0]
             self.ec2.terminate_instances(InstanceIds=[instance])
             self.terminated.add(instance)
 
 
-def test_acknowledged_writes_survive(tmp_path):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_acknowledged_writes_survive(tmp_path, part):
     seed = int(os.environ.get("GUREUM_SEED", random.randrange(1 << 32)))
     print(f"GUREUM_SEED={seed}")
     chance = random.Random(seed)
     with Daemon(binary(), tmp_path, ["--driver", "sim"]) as daemon:
         ec2 = daemon.client("ec2", REGION)
         image = ec2.describe_images()["Images"][0]["ImageId"]
-        writers = [Writer(daemon, image, number, chance.random()) for number in range(3)]
+        up = threading.Event()
+        writers = [Writer(daemon, image, number, chance.random(), up) for number in range(3)]
         for writer in writers:
             writer.start()
-        for _ in range(ROUNDS):
+        up.set()
+        for _ in range(part, ROUNDS, PARTS):
             time.sleep(chance.uniform(0.005, 0.15))  # the random moment, not a wait
             daemon.kill()
+            up.clear()
             daemon.start()
+            up.set()
         for writer in writers:
             writer.ended = True
         for writer in writers:
@@ -100,6 +112,7 @@ def check(ec2, writers):
     keys = {key["KeyName"] for key in ec2.describe_key_pairs()["KeyPairs"]}
     for writer in writers:
         assert writer.keys <= keys, f"lost key pairs: {writer.keys - keys}"
+        assert not writer.deleted & keys, f"key pairs that came back: {writer.deleted & keys}"
         assert writer.instances <= instances.keys(), f"lost instances: {writer.instances - instances.keys()}"
         for instance in writer.terminated:
             assert instances[instance]["State"]["Name"] == "terminated"
