@@ -69,6 +69,8 @@ async fn serve(
         simulated,
     ));
     tokio::spawn(hourly(Arc::clone(&dispatcher)));
+    // Before the first request is answered: who sees an answer may stop the daemon at once.
+    let shutdown = shutdown_signal()?;
     std::fs::write(data.join("gureum.pid"), format!("{}\n", std::process::id()))?;
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -80,21 +82,23 @@ async fn serve(
     );
     tokio::select! {
         () = service::http::serve(listener, dispatcher) => {}
-        signal = shutdown_signal() => signal?,
+        () = shutdown => {}
     }
     let _ = std::fs::remove_file(data.join("gureum.pid"));
     Ok(())
 }
 
-async fn shutdown_signal() -> Result<()> {
+/// Catches SIGTERM and SIGINT from now on; the future ends when one has come.
+fn shutdown_signal() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 async fn hourly(dispatcher: Arc<Dispatcher>) {
