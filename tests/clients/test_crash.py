@@ -155,3 +155,34 @@ def test_a_busy_port_is_said_plainly(tmp_path, driver):
             timeout=30,
         )
         assert same.returncode != 0 and "store" in same.stderr
+
+
+def test_a_retried_launch_is_one(tmp_path):
+    """A client token is kept with what it made: the same request after a crash makes nothing twice."""
+    chance = random.Random(int(os.environ.get("GUREUM_SEED", "7")))
+    with Daemon(binary(), tmp_path, ["--driver", "sim"]) as daemon:
+        ec2 = daemon.client("ec2", REGION)
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+        answers = {}
+
+        def ask(token):
+            try:
+                answer = ec2.run_instances(ImageId=image, InstanceType="t3.micro", MinCount=2, MaxCount=2, ClientToken=token)
+            except BotoCoreError:
+                return
+            names = sorted(i["InstanceId"] for i in answer["Instances"])
+            assert answers.setdefault(token, names) == names
+
+        for number in range(10):
+            token = f"token-{number}"
+            asking = threading.Thread(target=ask, args=(token,))
+            asking.start()
+            time.sleep(chance.uniform(0, 0.02))  # the random moment, not a wait
+            daemon.kill()
+            asking.join()
+            daemon.start()
+            ask(token)
+        seen = sorted(
+            i["InstanceId"] for page in ec2.get_paginator("describe_instances").paginate() for r in page["Reservations"] for i in r["Instances"]
+        )
+        assert len(seen) == 20 and seen == sorted(name for names in answers.values() for name in names)
