@@ -47,14 +47,15 @@ class Region(Daemon):
         options = ["--data-dir", str(self.directory), "--network-prefix", self.prefix]
         subprocess.run([self.program, "down", *options], check=True)
 
-    def processes(self):
-        """The processes of this region but the daemon: QEMU works in the data directory."""
+    def processes(self, instance_id=""):
+        """The region's QEMU processes, or the one of an instance: they work in the data directory."""
         found = set()
         for process in pathlib.Path("/proc").glob("[0-9]*"):
             try:
-                name = (process / "comm").read_text().strip()
-                if name.startswith("qemu") and (process / "cwd").resolve() == self.directory.resolve():
-                    found.add(name)
+                is_qemu = (process / "comm").read_text().startswith("qemu")
+                here = is_qemu and (process / "cwd").resolve() == self.directory.resolve()
+                if here and instance_id in (process / "cmdline").read_text():
+                    found.add(int(process.name))
             except OSError:
                 pass  # It has ended.
         return found

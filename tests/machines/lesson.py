@@ -43,7 +43,8 @@ class Machine:
     def console(self):
         return self.ec2.get_console_output(InstanceId=self.id, Latest=True).get("Output", "")
 
-    def _ssh_command(self, command):
+    def ssh_command(self, command):
+        """The words that run a command there; asks the daemon for the address."""
         return [
             "ssh", "-i", str(self.key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=30", "-o", "BatchMode=yes", f"{self.user}@{self.public}", command,
@@ -54,7 +55,7 @@ class Machine:
 
         def attempt():
             done = subprocess.run(
-                self._ssh_command(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+                self.ssh_command(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
             )
             return done if done.returncode != 255 else None
 
@@ -70,7 +71,7 @@ class Machine:
     def power_off(self):
         """Powers the machine off from inside; the connection may end before the command answers."""
         self.ssh("true")
-        subprocess.run(self._ssh_command("sudo poweroff"), stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        subprocess.run(self.ssh_command("sudo poweroff"), stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
 
     def page(self, seconds=BOOT_SECONDS):
         """The web page, once it is there."""

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -254,6 +255,42 @@ def test_killed_daemon_finishes_its_work(region, ec2, key, group):
     interrupt(0.1)
     machine.wait_state("terminated")
     region.wait_residue(ec2, before)
+
+
+def test_machines_that_end_unwatched(region, ec2, key, group):
+    before = region.residue(ec2)
+    killed, off = (launch(ec2, key, [group], InstanceInitiatedShutdownBehavior="terminate") for _ in range(2))
+    killed.wait_state("running")
+    power_off = off.ssh_command("sudo poweroff")
+    off.ssh("true")
+    region.kill()
+    (process,) = region.processes(killed.id)
+    os.kill(process, signal.SIGKILL)
+    subprocess.run(power_off, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    region.start()
+    killed.wait_state("stopped", 20)
+    reason = killed.describe()["StateReason"]
+    assert reason["Code"] == "Server.InternalError" and "no daemon was watching" in reason["Message"], reason
+    off.wait_state("terminated", 60)
+    assert off.describe()["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+    ec2.terminate_instances(InstanceIds=[killed.id])
+    killed.wait_state("terminated")
+    region.wait_residue(ec2, before)
+
+
+def test_second_daemon_changes_nothing(region):
+    def serve(port, directory):
+        options = ["--driver", "qemu", "--listen", f"127.0.0.1:{port}", "--data-dir", str(directory)]
+        options += ["--network-prefix", region.prefix, "--public-pool", region.pool]
+        done = subprocess.run([binary(), "serve", *options], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        return done.stderr
+
+    before = region.kernel_objects()
+    assert "cannot listen on" in serve(region.port, region.directory)
+    said = serve(free_port(), region.directory)
+    assert "another" in said and str(region.directory) in said, said
+    assert region.kernel_objects() == before and region.health()["status"] == "ok"
 
 
 # The disk is full.
