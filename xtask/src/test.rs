@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-const PYTHON_PACKAGES: &[&str] = &["boto3==1.43.11", "awscli", "pytest", "requests"];
+const PYTHON_PACKAGES: &[&str] =
+    &["boto3==1.43.11", "botocore==1.43.11", "awscli==1.45.11", "pytest"];
 
 /// Runs the layers named, or all.
 ///
