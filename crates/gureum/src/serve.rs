@@ -6,10 +6,11 @@ use base::{Clock, Timestamp};
 use service::call::{Call, Environment};
 use service::dispatch::{Authentication, Dispatcher};
 use service::identity::Identity;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::Store;
 
 /// Serves until SIGTERM or SIGINT. Machines go on running after that.
@@ -23,7 +24,7 @@ pub(crate) fn run(options: &Serve) -> Result<()> {
     let data = options.data.path();
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
     // Before anything is started: a second daemon on this port must change nothing.
-    let listener = std::net::TcpListener::bind(options.listen).with_context(|| {
+    let listener = listen(options.listen).with_context(|| {
         format!("cannot listen on {} (is another region running? choose --listen)", options.listen)
     })?;
     listener.set_nonblocking(true)?;
@@ -31,6 +32,21 @@ pub(crate) fn run(options: &Serve) -> Result<()> {
         .with_context(|| format!("cannot open the store in {}", data.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options, &data, listener, store))
+}
+
+/// Listens, waiting a moment for a daemon that was killed: a child that it was about to start holds
+/// the port until it executes its program.
+fn listen(address: std::net::SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    loop {
+        match std::net::TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 async fn serve(
