@@ -30,12 +30,7 @@ use std::sync::Arc;
 const MAX_IDS: usize = 1_000;
 
 pub(crate) const OPERATIONS: &[Operation] = &[
-    operation!(
-        op::DescribeInstances,
-        describe::describe_instances,
-        Read,
-        ["Filters.*", "InstanceIds", "MaxResults", "NextToken", "IncludeManagedResources"]
-    ),
+    describe::OPERATION,
     operation!(
         op::DescribeInstanceStatus,
         status::describe_instance_status,

@@ -21,7 +21,7 @@ use crate::instance::{self, View};
 use crate::instance_type::{self, Facts};
 use crate::interface::Names;
 use crate::record::{
-    AttachedVolume, Image, Instance, InstanceState, Interface, InterfaceAttachment, KeyPair,
+    AttachedVolume, Image, Instance, InstanceState, Interface, InterfaceAttachment, Kept, KeyPair,
     MetadataOptions, Subnet, Tags, Volume, key,
 };
 use crate::{image, tag};
@@ -319,6 +319,7 @@ fn launch(
         client_token: plan.client_token.clone(),
         cpu_credits: plan.cpu_credits.clone(),
         tags: plan.instance_tags.clone(),
+        kept: Kept::default(),
     };
     let at = instance::key_of(call, &id);
     Ok((call.put(&at, record), interface))

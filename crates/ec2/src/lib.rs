@@ -18,6 +18,7 @@ mod instance;
 mod instance_reconciler;
 mod instance_type;
 mod interface;
+mod kept;
 mod key_pair;
 mod launch;
 mod machine_plan;

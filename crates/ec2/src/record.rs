@@ -4,10 +4,12 @@
 //! `#[serde(default)]`; a change of meaning raises the record's `v` and brings an upgrade function.
 //! Records are not API shapes: each resource's module turns them into those.
 
+pub use crate::kept::Kept;
 use base::{Ipv4Cidr, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// Tags of a resource.
 pub type Tags = BTreeMap<String, String>;
@@ -341,6 +343,20 @@ pub struct Instance {
     pub cpu_credits: Option<String>,
     /// Tags.
     pub tags: Tags,
+    /// Its description as last encoded; not stored.
+    #[serde(skip)]
+    pub kept: Kept<Shown>,
+}
+
+/// What an instance's description is made of beside its record.
+#[derive(Debug)]
+pub struct Shown {
+    /// The primary interface, in the version that was shown.
+    pub interface: Option<Arc<Interface>>,
+    /// Ids and names of the interface's groups.
+    pub groups: Vec<model::ec2::GroupIdentifier>,
+    /// Name of the public address.
+    pub public_dns_name: String,
 }
 
 /// Why an instance is in its state.
@@ -353,7 +369,7 @@ pub struct StateReason {
 }
 
 /// A volume's place at an instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AttachedVolume {
     /// `vol-…`.
     pub volume_id: String,
@@ -370,7 +386,7 @@ pub struct AttachedVolume {
 }
 
 /// IMDS options of an instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MetadataOptions {
     /// HttpTokens=required.
     pub tokens_required: bool,
@@ -383,7 +399,7 @@ pub struct MetadataOptions {
 }
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Interface {
     /// Record version, 1.
     pub v: u16,
@@ -414,7 +430,7 @@ pub struct Interface {
 }
 
 /// An interface's place at an instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InterfaceAttachment {
     /// `eni-attach-…`.
     pub id: String,

@@ -84,6 +84,15 @@ pub trait Encoder {
     fn map(&mut self, member: &'static Member, value: &dyn Map);
     /// The key of the value that follows.
     fn key(&mut self, key: &str);
+    /// What was written so far, by an encoder that can [`paste`](Encoder::paste).
+    fn written(&self) -> Option<&[u8]> {
+        None
+    }
+    /// Writes what an encoder of the same kind had [`written`](Encoder::written) for an item of the
+    /// same list. False, and nothing was written, where the two do not fit.
+    fn paste(&mut self, _piece: &[u8]) -> bool {
+        false
+    }
 }
 
 /// The items of a list, for an encoder.

@@ -2,16 +2,19 @@
 
 use super::{metadata_options, peek_all, state, tokens};
 use crate::interface::{Names, one, private_dns_name, public_dns_name};
-use crate::record::{AttachedVolume, Instance, InstanceState, Interface, key};
+use crate::kept::{Items, Made};
+use crate::record::{AttachedVolume, Instance, InstanceState, Interface, Shown, key};
 use crate::volume::attachment_status;
 use crate::{instance_type, tag};
-use model::ec2 as api;
+use model::ec2::{self as api, op};
 use service::filter::{Field, Filters, Values};
 use service::page::page;
-use service::{Call, Error};
+use service::{Call, Error, Operation, operation};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use wire::shape::Slot;
+use wire::{Encoder, Member, Shape};
 
 /// An instance with what its description and its filters need.
 pub(crate) struct View {
@@ -64,6 +67,25 @@ impl View {
             public_dns_name,
             instance,
         })
+    }
+
+    /// Shows the instance, which is encoded only if it was not, or not as it is now.
+    fn show(&self, item: &'static Member, out: &mut dyn Encoder) {
+        let is_same = |shown: &Shown| {
+            let same_interface = match (&shown.interface, &self.interface) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            };
+            same_interface
+                && shown.groups == self.groups
+                && shown.public_dns_name == self.public_dns_name
+        };
+        let made_of = || Shown {
+            interface: self.interface.clone(),
+            groups: self.groups.clone(),
+            public_dns_name: self.public_dns_name.clone(),
+        };
+        self.instance.kept.show(item, out, is_same, made_of, |show| show(&to_model(self)));
     }
 
     fn is_gone(&self) -> bool {
@@ -488,10 +510,85 @@ const FILTERS: &[Field<View>] = &[
     ("vpc-id", |v| live(v, &v.instance.vpc_id)),
 ];
 
+/// [`describe_instances`], whose answer is shown without being made.
+pub(super) const OPERATION: Operation = Operation {
+    run: |call, input| {
+        let input = input
+            .downcast_ref::<api::DescribeInstancesRequest>()
+            .ok_or_else(|| Error::internal("an operation got another operation's input"))?;
+        Ok(Box::new(shape(call.account(), find(call, input.clone())?)))
+    },
+    ..operation!(
+        op::DescribeInstances,
+        describe_instances,
+        Read,
+        ["Filters.*", "InstanceIds", "MaxResults", "NextToken", "IncludeManagedResources"]
+    )
+};
+
+/// What [`OPERATION`] shows, as the model has it.
 pub(super) fn describe_instances(
     call: &mut Call<'_>,
     input: api::DescribeInstancesRequest,
 ) -> Result<api::DescribeInstancesResult, Error> {
+    let found = find(call, input)?;
+    let reservation = |group: &Group| {
+        let instances = group.views.iter().map(to_model).collect();
+        reservation(call.account(), &group.reservation_id, instances)
+    };
+    Ok(api::DescribeInstancesResult {
+        reservations: Some(found.groups.iter().map(reservation).collect()),
+        next_token: found.next_token,
+    })
+}
+
+/// Instances of one reservation.
+struct Group {
+    reservation_id: String,
+    views: Vec<View>,
+}
+
+struct Found {
+    groups: Vec<Group>,
+    next_token: Option<String>,
+}
+
+/// The answer that shows these instances.
+fn shape(account: &str, found: Found) -> impl Shape + use<> {
+    let account = Some(account.to_owned());
+    Made {
+        schema: api::DescribeInstancesResult::default().schema(),
+        show: move |member: &'static Member, out: &mut dyn Encoder| match member.name {
+            "NextToken" => found.next_token.put(member, out),
+            "Reservations" => {
+                let show = |group: &Group, item: &'static Member, out: &mut dyn Encoder| {
+                    out.structure(item, &group_shape(&account, group));
+                };
+                out.list(member, &Items { items: &found.groups, show });
+            }
+            _ => {}
+        },
+    }
+}
+
+fn group_shape(account: &Option<String>, group: &Group) -> impl Shape {
+    // All but the instances, which come one by one.
+    let empty = reservation(account.as_deref().unwrap_or_default(), &group.reservation_id, vec![]);
+    Made {
+        schema: empty.schema(),
+        show: move |member: &'static Member, out: &mut dyn Encoder| match member.name {
+            "Instances" => out.list(member, &Items { items: &group.views, show: View::show }),
+            name => {
+                let members = empty.schema().members();
+                if let Some(index) = members.iter().position(|member| member.name == name) {
+                    empty.slot(index).put(member, out);
+                }
+            }
+        },
+    }
+}
+
+fn find(call: &mut Call<'_>, input: api::DescribeInstancesRequest) -> Result<Found, Error> {
     let filters = Filters::new(crate::filters(input.filters), FILTERS)?;
     let ids = input.instance_ids.unwrap_or_default();
     if !ids.is_empty() && input.max_results.is_some() {
@@ -527,31 +624,27 @@ pub(super) fn describe_instances(
         input.next_token.as_deref(),
         5..=1000,
     )?;
-    Ok(api::DescribeInstancesResult {
-        reservations: Some(reservations(call.account(), &page.items)),
-        next_token: page.next_token,
-    })
+    Ok(Found { groups: groups(page.items), next_token: page.next_token })
 }
 
 /// Instances by reservation, in order of their first appearance, launch index within.
-fn reservations(account: &str, views: &[View]) -> Vec<api::Reservation> {
-    let mut places: HashMap<&str, usize> = HashMap::with_capacity(views.len());
-    let mut groups: Vec<(&str, Vec<&View>)> = Vec::with_capacity(views.len());
+fn groups(views: Vec<View>) -> Vec<Group> {
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(views.len());
+    let mut groups: Vec<Group> = Vec::with_capacity(views.len());
     for view in views {
-        let id = view.instance.reservation_id.as_str();
-        let place = *places.entry(id).or_insert_with(|| {
-            groups.push((id, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(view);
+        let reservation_id = view.instance.reservation_id.clone();
+        match places.get(&reservation_id) {
+            Some(place) => groups[*place].views.push(view),
+            None => {
+                places.insert(reservation_id.clone(), groups.len());
+                groups.push(Group { reservation_id, views: vec![view] });
+            }
+        }
+    }
+    for group in &mut groups {
+        group.views.sort_by_key(|view| view.instance.launch_index);
     }
     groups
-        .into_iter()
-        .map(|(id, mut views)| {
-            views.sort_by_key(|view| view.instance.launch_index);
-            reservation(account, id, views.into_iter().map(to_model).collect())
-        })
-        .collect()
 }
 
 /// A reservation as the API shows it.

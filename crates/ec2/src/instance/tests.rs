@@ -559,3 +559,64 @@ fn network_interfaces_of_a_launch() {
         format!("InvalidIPAddress.InUse: Address {address} is in use.")
     );
 }
+
+/// DescribeInstances answers with kept pieces; `describe_instances` makes the same from the records.
+fn check_answer(region: &Region) {
+    let encoded = |answer: &dyn wire::Shape| {
+        let service = &model::ec2::SERVICE;
+        let operation = describe::OPERATION.model;
+        let response = wire::server::encode(service, wire::Protocol::Ec2, operation, answer, 0);
+        String::from_utf8(response.body("request-1")).unwrap()
+    };
+    let made = region.ok(describe::describe_instances, api::DescribeInstancesRequest::default());
+    let made = encoded(&made);
+    for _ in 0..2 {
+        let input = api::DescribeInstancesRequest::default();
+        let shown = region.run(|call| (describe::OPERATION.run)(call, &input)).unwrap();
+        assert_eq!(encoded(shown.as_ref()), made);
+    }
+}
+
+#[test]
+fn kept_descriptions_follow_their_records() {
+    let region = Region::new();
+    check_answer(&region);
+    let mut several = request(&region);
+    (several.min_count, several.max_count) = (Some(2), Some(2));
+    region.ok(run_instances, several);
+    let id = launch(&region, request(&region)).instance_id.unwrap();
+    check_answer(&region);
+    machine(&region, &id, State::Running { start: 1, reboots: 0, reachable: Some(true) });
+    check_answer(&region);
+    // Of the description alone, not of the instance's record.
+    let change_interface = |change: fn(&mut crate::record::Interface)| {
+        region
+            .run(|call| {
+                let at = super::key_of(call, &id);
+                let interface_id = call.get::<Instance>(&at)?.unwrap().interface_id.clone();
+                let at = key::of(region.name, key::INTERFACE, ACCOUNT, &interface_id);
+                let mut interface = (*call.get::<crate::record::Interface>(&at)?.unwrap()).clone();
+                change(&mut interface);
+                call.put(&at, interface);
+                Ok(())
+            })
+            .unwrap();
+        check_answer(&region);
+    };
+    change_interface(|interface| interface.description = "of the web".to_owned());
+    change_interface(|interface| interface.groups.clear());
+    region
+        .run(|call| {
+            let at = key::of(region.name, key::VPC, ACCOUNT, "");
+            let mut vpc = (*call.scan::<crate::record::Vpc>(&at)?[0]).clone();
+            vpc.dns_hostnames = !vpc.dns_hostnames;
+            call.put(&format!("{at}{}", vpc.id.clone()), vpc);
+            Ok(())
+        })
+        .unwrap();
+    check_answer(&region);
+    stopped(&region, &id);
+    check_answer(&region);
+    gone(&region, &id);
+    check_answer(&region);
+}

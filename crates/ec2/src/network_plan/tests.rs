@@ -60,6 +60,7 @@ fn instance(id: &str, state: InstanceState) -> Instance {
         client_token: None,
         cpu_credits: None,
         tags: Tags::new(),
+        kept: Default::default(),
     }
 }
 

@@ -202,6 +202,17 @@ pub fn escape(out: &mut Vec<u8>, text: &str) {
 }
 
 impl Encoder for XmlEncoder {
+    // Of EC2 answers alone, all of which have one style.
+    fn written(&self) -> Option<&[u8]> {
+        (self.style == XmlStyle::Ec2).then_some(&self.out)
+    }
+    fn paste(&mut self, piece: &[u8]) -> bool {
+        let fits = self.style == XmlStyle::Ec2;
+        if fits {
+            self.out.extend_from_slice(piece);
+        }
+        fits
+    }
     fn string(&mut self, member: &'static Member, value: &str) {
         self.scalar(member, |out, _| escape(out, value));
     }
