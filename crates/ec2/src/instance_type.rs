@@ -8,21 +8,34 @@
 
 mod json;
 
+use crate::kept::{Items, Kept, Made};
 use crate::record::Tags;
 use crate::region;
 use model::ec2::{self as api, op};
 use serde_json::Value;
 use service::filter::{Field, Filters, Values};
-use service::page::page;
+use service::page::{Page, page};
 use service::{Call, Error, Operation, operation};
+use std::sync::LazyLock;
+use wire::shape::Slot;
+use wire::{Encoder, Member, Shape};
 
 pub(crate) const OPERATIONS: &[Operation] = &[
-    operation!(
-        op::DescribeInstanceTypes,
-        describe_instance_types,
-        Read,
-        ["InstanceTypes", "Filters.*", "MaxResults", "NextToken", "IncludeUnsupportedInRegion"]
-    ),
+    Operation {
+        // The answer of the handler, shown without being made.
+        run: |_, input| {
+            let input = input
+                .downcast_ref::<api::DescribeInstanceTypesRequest>()
+                .ok_or_else(|| Error::internal("an operation got another operation's input"))?;
+            Ok(Box::new(shape(find_page(input.clone())?)?))
+        },
+        ..operation!(
+            op::DescribeInstanceTypes,
+            describe_instance_types,
+            Read,
+            ["InstanceTypes", "Filters.*", "MaxResults", "NextToken", "IncludeUnsupportedInRegion"]
+        )
+    },
     operation!(
         op::DescribeInstanceTypeOfferings,
         describe_instance_type_offerings,
@@ -182,6 +195,55 @@ fn describe_instance_types(
     _: &mut Call<'_>,
     input: api::DescribeInstanceTypesRequest,
 ) -> Result<api::DescribeInstanceTypesResult, Error> {
+    let page = find_page(input)?;
+    let types = page
+        .items
+        .into_iter()
+        .map(|entry| to_model(&entry.description()?))
+        .collect::<Result<Vec<_>, Error>>()?;
+    Ok(api::DescribeInstanceTypesResult {
+        instance_types: Some(types),
+        next_token: page.next_token,
+    })
+}
+
+/// Descriptions as last encoded, in the order of [`INDEX`]: they never change.
+static KEPT: LazyLock<Vec<Kept<()>>> =
+    LazyLock::new(|| INDEX.iter().map(|_| Kept::default()).collect());
+
+/// A type to show: its kept description, and its model if there is none.
+type Shown = (&'static Kept<()>, api::InstanceTypeInfo);
+
+/// The answer that shows these types.
+fn shape(page: Page<&'static Entry>) -> Result<impl Shape + use<>, Error> {
+    let to_show = |entry: &'static Entry| -> Result<Shown, Error> {
+        let place = INDEX.binary_search_by(|other| other.facts.name.cmp(entry.facts.name));
+        let kept = &KEPT[place.map_err(|_| Error::internal("a type that is not in the index"))?];
+        let info = match kept.is_kept() {
+            true => api::InstanceTypeInfo::default(),
+            false => to_model(&entry.description()?)?,
+        };
+        Ok((kept, info))
+    };
+    let types: Vec<Shown> = page.items.into_iter().map(to_show).collect::<Result<_, _>>()?;
+    let next_token = page.next_token;
+    Ok(Made {
+        schema: api::DescribeInstanceTypesResult::default().schema(),
+        show: move |member: &'static Member, out: &mut dyn Encoder| match member.name {
+            "NextToken" => next_token.put(member, out),
+            "InstanceTypes" => {
+                let show = |(kept, info): &Shown, item: &'static Member, out: &mut dyn Encoder| {
+                    kept.show(item, out, |()| true, || (), |show| show(info));
+                };
+                out.list(member, &Items { items: &types, show });
+            }
+            _ => {}
+        },
+    })
+}
+
+/// The types that a request asks for.
+fn find_page(input: api::DescribeInstanceTypesRequest) -> Result<Page<&'static Entry>, Error> {
     let unfiltered = input.filters.as_ref().is_none_or(Vec::is_empty);
     let filters = Filters::new(crate::filters(input.filters), FILTERS)?;
     let named = input.instance_types.unwrap_or_default();
@@ -211,16 +273,7 @@ fn describe_instance_types(
         }
     }
     let limit = input.max_results.unwrap_or(PAGE);
-    let page = page(found, |e| e.facts.name, Some(limit), input.next_token.as_deref(), 5..=PAGE)?;
-    let types = page
-        .items
-        .into_iter()
-        .map(|entry| to_model(&entry.description()?))
-        .collect::<Result<Vec<_>, Error>>()?;
-    Ok(api::DescribeInstanceTypesResult {
-        instance_types: Some(types),
-        next_token: page.next_token,
-    })
+    page(found, |e| e.facts.name, Some(limit), input.next_token.as_deref(), 5..=PAGE)
 }
 
 /// The error for types that there are not, their names joined by commas.
