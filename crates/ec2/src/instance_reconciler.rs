@@ -25,7 +25,9 @@
 //! make the moves with an operation's name; nothing else moves an instance.
 //!
 //! A launch costs one transaction here: the first run only tells the driver, which announces the
-//! machine, and the second writes `running` and its status check together.
+//! machine, and the second writes `running` and its status check together. That wakes a third, which
+//! finds that nothing is to be told: the machine runs as it should, and the fingerprint of what its
+//! spec is made of is that of the spec which the driver got last.
 
 use crate::machine_plan::{self, Sources};
 use crate::record::{
@@ -41,7 +43,8 @@ use std::sync::Arc;
 const VISIBLE_MILLIS: i64 = 3_600_000;
 
 /// The reconciler of instances.
-pub(crate) const RECONCILER: Reconciler = Reconciler { name: "instance", work_key, run };
+pub(crate) const RECONCILER: Reconciler =
+    Reconciler { name: "instance", for_network: false, work_key, run };
 
 /// An instance's own record is its work.
 fn work_key(record_key: &str) -> Option<String> {
@@ -177,17 +180,21 @@ fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
         match observed {
             State::Absent => {}
             State::Gone => call.effect(Effect::Forget(id.to_owned())),
-            _ => call.effect(Effect::Apply(Box::new(machine_plan::orphan(id, region)))),
+            _ => call.effect(Effect::Apply(Box::new(machine_plan::orphan(id, region)), None)),
         }
         return Ok(());
     };
     match step(&instance, &observed, call.now) {
         Step::Change(change) => {
-            if let Some(changed) = apply(call, account, work_key, &instance, change)? {
-                drive(call, account, &changed)?;
+            // Neither changes what is wanted of the machine; the run that this one's commit wakes
+            // sees to the rest of the record.
+            let is_verdict = matches!(change, Change::Running(_) | Change::Reachable(_));
+            let changed = apply(call, account, work_key, &instance, change)?;
+            if let Some(changed) = changed.filter(|_| !is_verdict) {
+                drive(call, account, &changed, &observed)?;
             }
         }
-        Step::Drive => drive(call, account, &instance)?,
+        Step::Drive => drive(call, account, &instance, &observed)?,
         Step::Wait(until) => call.effect(Effect::Again(until)),
         Step::Rest => {}
     }
@@ -306,8 +313,20 @@ fn release_volumes(
     Ok(())
 }
 
-/// Tells the driver what a record wants.
-fn drive(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<(), Error> {
+/// Whether the machine is up as the record wants it.
+fn is_up(instance: &Instance, observed: &State) -> bool {
+    matches!(instance.state, InstanceState::Pending | InstanceState::Running)
+        && matches!(observed, State::Running { start, reboots, .. }
+            if *start >= instance.start && *reboots >= instance.reboots)
+}
+
+/// Tells the driver what a record wants, unless the machine is up and the driver has been told.
+fn drive(
+    call: &mut Call<'_>,
+    account: &str,
+    instance: &Instance,
+    observed: &State,
+) -> Result<(), Error> {
     let Some(wanted) = machine_plan::wanted(instance) else {
         let until = instance.state_changed.plus_millis(VISIBLE_MILLIS);
         call.effect(Effect::Again(until));
@@ -334,7 +353,12 @@ fn drive(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<(), 
         vpc: vpc.as_deref(),
         group_names: &group_names,
     };
-    call.effect(Effect::Apply(Box::new(machine_plan::spec(&sources, wanted))));
+    let fingerprint = machine_plan::fingerprint(&sources, wanted);
+    if call.applied() == Some(fingerprint) && is_up(instance, observed) {
+        return Ok(());
+    }
+    let spec = machine_plan::spec(&sources, wanted);
+    call.effect(Effect::Apply(Box::new(spec), Some(fingerprint)));
     Ok(())
 }
 

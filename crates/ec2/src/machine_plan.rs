@@ -12,6 +12,7 @@ use crate::record::{Instance, InstanceState, Interface, Subnet, Vpc};
 use crate::region;
 use base::machine::{self, Metadata, Spec, Wanted};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The records and facts that an instance's machine depends on.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +77,72 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
             .collect(),
         metadata: metadata(sources),
     }
+}
+
+/// A number that is another one, as far as 64 bits go, when [`spec`] would be another one: what is
+/// hashed is all that a spec is made of. Good for the life of a process.
+pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
+    let Sources { region, account, instance, interface, subnet, vpc, group_names } = *sources;
+    // No `..`: a new field must be judged.
+    let Instance {
+        v: _,
+        id,
+        reservation_id,
+        launch_index,
+        image_id,
+        image_key,
+        architecture,
+        instance_type,
+        key_name: _,
+        public_key,
+        availability_zone,
+        subnet_id: _,
+        vpc_id: _,
+        private_ip,
+        wants_public_ip: _,
+        public_ip,
+        interface_id: _,
+        volumes,
+        root_device_name,
+        user_data,
+        // These are what is wanted.
+        state: _,
+        start: _,
+        reboots: _,
+        force_stop: _,
+        launched,
+        created: _,
+        state_changed: _,
+        state_reason: _,
+        transition_reason: _,
+        reachable: _,
+        terminate_on_shutdown: _,
+        disable_api_termination: _,
+        disable_api_stop: _,
+        ebs_optimized: _,
+        monitoring,
+        source_dest_check: _,
+        metadata_options,
+        client_token: _,
+        cpu_credits: _,
+        tags,
+        kept: _,
+    } = instance;
+    let mut hash = DefaultHasher::new();
+    match wanted {
+        Wanted::Running { start, reboots } => (0_u8, start, reboots).hash(&mut hash),
+        Wanted::Stopped { force } => (1_u8, force).hash(&mut hash),
+        Wanted::Terminated => 2_u8.hash(&mut hash),
+    }
+    (region, account, id, reservation_id, launch_index, image_id, image_key).hash(&mut hash);
+    (architecture, instance_type, public_key, availability_zone).hash(&mut hash);
+    (private_ip, public_ip, volumes, root_device_name, user_data).hash(&mut hash);
+    (launched.0, monitoring, metadata_options, tags).hash(&mut hash);
+    (interface, group_names).hash(&mut hash);
+    let block = |cidr: &base::Ipv4Cidr| (cidr.network(), cidr.length());
+    subnet.map(|subnet| block(&subnet.cidr)).hash(&mut hash);
+    vpc.map(|vpc| (block(&vpc.cidr), vpc.dns_hostnames)).hash(&mut hash);
+    hash.finish()
 }
 
 /// The wish that a machine without a record be gone.

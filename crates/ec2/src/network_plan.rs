@@ -25,7 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The reconciler of the node's network.
-pub(crate) const RECONCILER: Reconciler = Reconciler { name: "network", work_key, run };
+pub(crate) const RECONCILER: Reconciler =
+    Reconciler { name: "network", for_network: true, work_key, run };
 
 /// The one work key.
 const NODE: &str = "/node-network";

@@ -8,7 +8,7 @@ use base::network::Plan;
 use service::{Call, Effect, Environment, Error, Identity};
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -24,9 +24,10 @@ const START: i64 = 1_795_255_223_000;
 #[derive(Debug, Default)]
 pub(crate) struct FakeDriver {
     states: Mutex<HashMap<String, State>>,
-    applied: Mutex<HashMap<String, Spec>>,
+    applied: Mutex<HashMap<String, (Spec, Option<u64>)>>,
     network: Mutex<Option<Plan>>,
     has_network: AtomicBool,
+    told: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,7 +42,17 @@ impl FakeDriver {
 
     /// The last spec of a machine.
     pub(crate) fn spec(&self, id: &str) -> Option<Spec> {
-        lock(&self.applied).get(id).cloned()
+        lock(&self.applied).get(id).map(|(spec, _)| spec.clone())
+    }
+
+    /// What the reconciler of a machine remembers of that spec.
+    pub(crate) fn fingerprint(&self, id: &str) -> Option<u64> {
+        lock(&self.applied).get(id).and_then(|(_, fingerprint)| *fingerprint)
+    }
+
+    /// How often it was told what a machine should be.
+    pub(crate) fn told(&self) -> usize {
+        self.told.load(Ordering::SeqCst)
     }
 
     /// The last network plan.
@@ -61,7 +72,8 @@ impl Driver for FakeDriver {
     }
 
     fn apply(&self, spec: Spec) {
-        lock(&self.applied).insert(spec.id.clone(), spec);
+        self.told.fetch_add(1, Ordering::SeqCst);
+        lock(&self.applied).insert(spec.id.clone(), (spec, None));
     }
 
     fn state(&self, id: &str) -> State {
@@ -153,7 +165,13 @@ impl Region {
         assert!(result.succeeded, "a request alone cannot meet a conflict");
         for effect in effects {
             match effect {
-                Effect::Apply(spec) => self.driver.apply(*spec),
+                Effect::Apply(spec, fingerprint) => {
+                    let id = spec.id.clone();
+                    self.driver.apply(*spec);
+                    if let Some((_, known)) = lock(&self.driver.applied).get_mut(&id) {
+                        *known = fingerprint;
+                    }
+                }
                 Effect::Forget(machine) => self.driver.forget(&machine),
                 Effect::Network(plan) => self.driver.apply_network(*plan),
                 Effect::Again(_) => {}

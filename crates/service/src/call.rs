@@ -64,6 +64,8 @@ pub struct Call<'a> {
     reads: BTreeMap<String, Revision>,
     writes: BTreeMap<String, Op>,
     effects: Vec<Effect>,
+    /// [`Call::applied`].
+    applied: Option<u64>,
     /// A record that has no JSON form: the transaction must not be committed without it.
     unwritable: Option<Error>,
     /// What the caller is told although the transaction is committed.
@@ -73,8 +75,9 @@ pub struct Call<'a> {
 /// What happens after the transaction is durable. Only reconcilers stage effects.
 #[derive(Debug)]
 pub enum Effect {
-    /// Hand a machine's wanted state to the driver.
-    Apply(Box<Spec>),
+    /// Hand a machine's wanted state to the driver. The fingerprint of what the spec was made of,
+    /// if there is one, is what [`Call::applied`] says from then on.
+    Apply(Box<Spec>, Option<u64>),
     /// Let the driver forget a machine that is gone.
     Forget(String),
     /// Hand the wanted network to the driver.
@@ -113,6 +116,7 @@ impl<'a> Call<'a> {
             reads: BTreeMap::new(),
             writes: BTreeMap::new(),
             effects: Vec::new(),
+            applied: None,
             unwritable: None,
             partial: None,
         }
@@ -212,6 +216,18 @@ impl<'a> Call<'a> {
         let found = self.snapshot.get(key);
         self.depend_on(key, found.as_ref());
         self.writes.insert(key.to_owned(), Op::Delete { key: key.to_owned() });
+    }
+
+    /// Tells a reconciler's call what [`Call::applied`] is to say.
+    pub fn set_applied(&mut self, fingerprint: Option<u64>) {
+        self.applied = fingerprint;
+    }
+
+    /// Fingerprint of the spec that this key's reconciler handed to the driver last; `None` after a
+    /// start of the daemon. So a reconciler that finds it unchanged, and the machine as it should
+    /// be, need not hand it over again.
+    pub fn applied(&self) -> Option<u64> {
+        self.applied
     }
 
     /// Stages an effect that happens after the commit.

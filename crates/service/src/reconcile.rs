@@ -34,6 +34,8 @@ const WORKERS: usize = 64;
 pub struct Reconciler {
     /// For logs.
     pub name: &'static str,
+    /// It has nothing to do with a driver that has no network.
+    pub for_network: bool,
     /// The work key that a changed record belongs to; `None` when it does not matter here.
     pub work_key: fn(record_key: &str) -> Option<String>,
     /// Looks at a work key's state and stages what moves it on.
@@ -60,6 +62,8 @@ struct Queue {
     failures: HashMap<Work, u32>,
     timers: BinaryHeap<Reverse<(Timestamp, usize, String)>>,
     machines: HashMap<String, Work>,
+    /// Fingerprints of the specs that the driver was given last.
+    applied: HashMap<Work, u64>,
 }
 
 /// Starts the reconcilers; they run until the runtime ends.
@@ -121,6 +125,9 @@ impl Shared {
 
     fn wake_record(&self, record_key: &str) {
         for (index, reconciler) in self.reconcilers.iter().enumerate() {
+            if reconciler.for_network && !self.environment.driver.has_network() {
+                continue;
+            }
             if let Some(work_key) = (reconciler.work_key)(record_key) {
                 self.wake((index, work_key));
             }
@@ -196,6 +203,7 @@ impl Shared {
         let identity = Identity::root(&self.environment.account_id);
         let region = work.1.split('/').nth(1).unwrap_or_default();
         loop {
+            let applied = self.queue().applied.get(work).copied();
             let effects = {
                 let mut call = Call::new(
                     &self.environment,
@@ -204,6 +212,7 @@ impl Shared {
                     &identity,
                     reconciler.name,
                 );
+                call.set_applied(applied);
                 (reconciler.run)(&mut call, &work.1)?;
                 let read_only = call.is_read_only();
                 let (txn, effects) = call.into_parts()?;
@@ -224,12 +233,21 @@ impl Shared {
 
     fn perform(&self, work: &Work, effect: Effect) {
         match effect {
-            Effect::Apply(spec) => {
-                self.queue().machines.insert(spec.id.clone(), work.clone());
+            Effect::Apply(spec, fingerprint) => {
+                let mut queue = self.queue();
+                queue.machines.insert(spec.id.clone(), work.clone());
+                match fingerprint {
+                    Some(fingerprint) => queue.applied.insert(work.clone(), fingerprint),
+                    None => queue.applied.remove(work),
+                };
+                drop(queue);
                 self.environment.driver.apply(*spec);
             }
             Effect::Forget(machine) => {
-                self.queue().machines.remove(&machine);
+                let mut queue = self.queue();
+                queue.machines.remove(&machine);
+                queue.applied.remove(work);
+                drop(queue);
                 self.environment.driver.forget(&machine);
             }
             Effect::Network(plan) => self.environment.driver.apply_network(*plan),

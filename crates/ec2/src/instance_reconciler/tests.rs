@@ -171,6 +171,7 @@ fn work(id: &str) -> String {
 fn reconcile(region: &Region, id: &str) -> usize {
     for transactions in 0..10 {
         let wrote = region.run(|call| {
+            call.set_applied(region.driver.fingerprint(id));
             run(call, &work(id))?;
             Ok(!call.is_read_only())
         });
@@ -417,4 +418,24 @@ proptest! {
         let attached = volumes.iter().filter(|volume| volume.instance_id.is_some()).count();
         prop_assert_eq!(attached, 2 * used.len(), "a root and a data volume each");
     }
+}
+
+#[test]
+fn a_machine_is_told_again_only_what_is_new() {
+    let region = Region::new();
+    let mut id = String::new();
+    let mut told = |line: &str| {
+        command(&region, &mut id, line).unwrap();
+        reconcile(&region, &id);
+        let before = region.driver.told();
+        reconcile(&region, &id);
+        region.driver.told() > before
+    };
+    assert!(told("run-instances"), "it is not up");
+    assert!(!told("machine running 1 0 up"), "it is as it should be");
+    assert!(told("reboot-instances"), "it has not rebooted");
+    assert!(!told("machine running 1 1 up"));
+    assert!(told("machine absent"), "it must be there");
+    assert!(!told("machine running 1 1 up"));
+    assert!(told("stop-instances"), "it must not run");
 }

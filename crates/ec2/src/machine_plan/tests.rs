@@ -93,3 +93,83 @@ fn the_identity_document_is_json() {
     assert_eq!(document["billingProducts"], serde_json::Value::Null);
     assert_eq!(document.as_object().unwrap().len(), 15);
 }
+
+#[test]
+fn another_spec_has_another_fingerprint() {
+    let region = Region::new();
+    let mut request = instance::tests::request(&region);
+    request.metadata_options = Some(api::InstanceMetadataOptionsRequest {
+        instance_metadata_tags: Some("enabled".to_owned()),
+        ..Default::default()
+    });
+    let shown = region.ok(run_instances, request).instances.unwrap().remove(0);
+    let at = |kind: &str, id: &str| key::of(region.name, kind, ACCOUNT, id);
+    let id = shown.instance_id.unwrap();
+    let found = region.run(|call| {
+        let instance = call.peek::<Instance>(&at(key::INSTANCE, &id))?.unwrap();
+        let interface = call.peek::<Interface>(&at(key::INTERFACE, &instance.interface_id))?;
+        let subnet = call.peek::<Subnet>(&at(key::SUBNET, &instance.subnet_id))?;
+        let vpc = call.peek::<Vpc>(&at(key::VPC, &instance.vpc_id))?;
+        Ok((instance, interface.unwrap(), subnet.unwrap(), vpc.unwrap()))
+    });
+    let (instance, interface, subnet, vpc) = found.unwrap();
+    type Records = (Instance, Interface, Subnet, Vpc, Vec<String>);
+    let records: Records = (
+        (*instance).clone(),
+        (*interface).clone(),
+        (*subnet).clone(),
+        (*vpc).clone(),
+        vec!["default".to_owned()],
+    );
+    let of = |(instance, interface, subnet, vpc, group_names): &Records| {
+        let (interface, subnet, vpc) = (Some(interface), Some(subnet), Some(vpc));
+        let region = region.name;
+        let sources =
+            Sources { region, account: ACCOUNT, instance, interface, subnet, vpc, group_names };
+        let wanted = wanted(instance).unwrap();
+        (spec(&sources, wanted), fingerprint(&sources, wanted))
+    };
+    let before = of(&records);
+    let other: &[fn(&mut Records)] = &[
+        |(i, ..)| i.reboots += 1,
+        |(i, ..)| i.start += 1,
+        |(i, ..)| i.state = InstanceState::Stopping,
+        |(i, ..)| i.state = InstanceState::ShuttingDown,
+        |(i, ..)| i.image_key.push('x'),
+        |(i, ..)| i.instance_type = "t3.large".to_owned(),
+        |(i, ..)| i.public_key = Some("ssh-ed25519 AAAA".to_owned()),
+        |(i, ..)| i.public_ip = None,
+        |(i, ..)| i.user_data = Some(b"#!/bin/sh".to_vec()),
+        |(i, ..)| i.launched = i.launched.plus_millis(1_000),
+        |(i, ..)| i.monitoring = true,
+        |(i, ..)| i.metadata_options.tokens_required ^= true,
+        |(i, ..)| i.metadata_options.hop_limit += 1,
+        |(i, ..)| i.volumes[0].delete_on_termination ^= true,
+        |(i, ..)| drop(i.tags.insert("Name".to_owned(), "web".to_owned())),
+        |(_, n, ..)| n.groups.push("sg-1".to_owned()),
+        |(_, n, ..)| n.mac = "0a:00:00:00:00:01".to_owned(),
+        |(_, _, s, ..)| s.cidr = "10.0.0.0/24".parse().unwrap(),
+        |(_, _, _, v, _)| v.dns_hostnames ^= true,
+        |(_, _, _, v, _)| v.cidr = "10.0.0.0/16".parse().unwrap(),
+        |(.., names)| names.push("web".to_owned()),
+    ];
+    for (number, change) in other.iter().enumerate() {
+        let mut changed = records.clone();
+        change(&mut changed);
+        let after = of(&changed);
+        assert_ne!(before.0, after.0, "{number}");
+        assert_ne!(before.1, after.1, "{number}");
+    }
+    let same: &[fn(&mut Records)] = &[
+        |(i, ..)| i.state = InstanceState::Running,
+        |(i, ..)| i.reachable = Some(true),
+        |(i, ..)| i.state_changed = i.state_changed.plus_millis(1),
+        |(i, ..)| i.disable_api_stop ^= true,
+        |(_, _, s, ..)| drop(s.tags.insert("Name".to_owned(), "web".to_owned())),
+    ];
+    for change in same {
+        let mut changed = records.clone();
+        change(&mut changed);
+        assert_eq!(before, of(&changed));
+    }
+}
