@@ -255,7 +255,9 @@ fn authorize(key: &str) -> io::Result<()> {
 /// console between the markers that people's scripts look for in get-console-output.
 fn make_host_keys(new: bool) -> io::Result<()> {
     let shown = PathBuf::from(STATE).join("host-keys");
-    let complete = HOST_KEYS.iter().all(|(_, file)| Path::new(file).exists());
+    // An empty file is a key whose writing a power cut interrupted.
+    let complete =
+        HOST_KEYS.iter().all(|(_, file)| fs::metadata(file).is_ok_and(|key| key.len() > 0));
     if new || !complete {
         fs::create_dir_all(STATE)?;
         fs::create_dir_all("/etc/dropbear")?;
@@ -276,6 +278,8 @@ fn make_host_keys(new: bool) -> io::Result<()> {
             keys.extend(described(kind, &String::from_utf8_lossy(&output.stdout)));
         }
         fs::write(&shown, console_block(&keys))?;
+        // Whoever saw these keys must see them again, whatever happens to the power.
+        sys::sync();
     }
     io::stdout().write_all(&fs::read(&shown)?)
 }
