@@ -36,8 +36,13 @@ def spoiled_image(directory, key, **changes):
     return image
 
 
+@pytest.fixture(scope="module", autouse=True)
+def micro():
+    build("micro")
+
+
 @pytest.fixture(scope="module")
-def spoiled(tmp_path_factory):
+def spoiled(micro, tmp_path_factory):
     directory = tmp_path_factory.mktemp("spoiled")
     images = {key: spoiled_image(directory, key) for key in ("no-kernel", "no-initrd", "odd-kernel")}
     images["no-qcow2"] = spoiled_image(directory, "no-qcow2", disk_format="qcow2")
@@ -55,7 +60,6 @@ def spoiled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def region(tmp_path_factory, spoiled):
-    build("micro")
     images = [DATA / "images/micro", *spoiled.values()]
     with Region(tmp_path_factory.mktemp("faults"), "h", images) as region:
         yield region
