@@ -321,7 +321,6 @@ def fill(path):
 
 
 def test_full_disk(small_disk):
-    build("micro")
     directory = small_disk / "region"
     with Region(directory, "m", [DATA / "images/micro"]) as region:
         ec2 = region.client("ec2", REGION)
