@@ -215,13 +215,15 @@ pub(crate) fn first_unhonoured<'a>(
 ) -> Option<&'a str> {
     paths.iter().map(String::as_str).find(|path| {
         !honours.iter().any(|honoured| match honoured.strip_suffix(".*") {
-            Some(parent) => {
-                *path == parent
-                    || path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'))
-            }
-            None => path == honoured || honoured.starts_with(&format!("{path}.")),
+            Some(parent) => *path == parent || is_below(path, parent),
+            None => path == honoured || is_below(honoured, path),
         })
     })
+}
+
+/// Whether `path` is that of a member in `parent`.
+fn is_below(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'))
 }
 
 #[cfg(test)]
