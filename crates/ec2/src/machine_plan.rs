@@ -177,7 +177,7 @@ fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
     let hostname = private_dns_name(region, instance.private_ip);
     let mut leaves = BTreeMap::new();
     let mut put = |path: &str, value: &str| {
-        leaves.insert(format!("meta-data/{path}"), value.to_owned());
+        leaves.insert(["meta-data/", path].concat(), value.to_owned());
     };
     put("ami-id", &instance.image_id);
     put("ami-launch-index", &instance.launch_index.to_string());
@@ -242,7 +242,7 @@ fn interface_leaves(
     let private_ip = interface.private_ip.to_string();
     let index = interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index);
     let mut put = |leaf: &str, value: &str| {
-        put(&format!("network/interfaces/macs/{}/{leaf}", interface.mac), value);
+        put(&["network/interfaces/macs/", &interface.mac, "/", leaf].concat(), value);
     };
     put("device-number", &index.to_string());
     put("interface-id", &interface.id);

@@ -153,8 +153,12 @@ impl Op {
 }
 
 fn to_json(key: &str, record: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(record)
-        .map_err(|e| Error::Encode { key: key.to_owned(), source: Arc::new(e) })
+    // Most records are smaller: none of them grows its buffer step by step.
+    let mut value = Vec::with_capacity(2_048);
+    match serde_json::to_writer(&mut value, record) {
+        Ok(()) => Ok(value),
+        Err(error) => Err(Error::Encode { key: key.to_owned(), source: Arc::new(error) }),
+    }
 }
 
 impl fmt::Debug for Op {
