@@ -259,9 +259,12 @@ pub(crate) fn kill_unrecorded(directory: &Path, mark: &str) {
         // Looked at again, now that the pidfd pins whoever has the number.
         if is_ours() == Some(true) {
             tracing::warn!(pid, mark, "killing a QEMU whose start was not recorded");
+            let began = started(pid);
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            // Not until `is_ours` fails: a process that is ending gives its memory back before its
+            // files.
             for _ in 0..500 {
-                if started(pid).is_none() || is_ours() != Some(true) {
+                if started(pid).is_none() || started(pid) != began {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(10));
