@@ -17,7 +17,6 @@ fn one<O: Operation>(service: &'static ServiceModel, data: &[u8]) {
     let Some(input) = read::<O>(service, O::MODEL, data) else { return };
     let protocol = service.protocols[0];
     let _ = validate::validate(protocol, &input);
-    let _ = wire::present::paths(&input);
     let written = client::request(service, protocol, O::MODEL, &input).expect("a form");
     let again = read::<O>(service, O::MODEL, &written.body).expect("what we write is well-formed");
     // What a form cannot say (an empty list, a structure without members) is gone, and stays gone.

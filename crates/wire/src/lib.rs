@@ -8,8 +8,8 @@
 //!             form ── ec2, query requests          [`server`]  request to input, output to answer
 //! shape ◀──▶  xml ─── ec2, query, rest-xml         [`client`]  input to request, answer to output
 //!             tree ── json 1.0/1.1, rest-json,     [`validate`] what the model demands of an input
-//!                     rpc-v2-cbor                  [`present`] which members of an input are there
-//!             rest ── paths, queries, headers      [`sigv4`]   who sent it
+//!                     rpc-v2-cbor                  [`sigv4`]   who sent it
+//!             rest ── paths, queries, headers
 //! ```
 //!
 //! Deliberately not here: event streams, compressed or chunked bodies, patterns of the model, and
@@ -22,7 +22,6 @@ pub mod debug;
 pub mod document;
 pub mod error;
 pub mod form;
-pub mod present;
 mod rest;
 pub mod schema;
 pub mod server;

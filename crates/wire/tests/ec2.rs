@@ -6,9 +6,8 @@ use model::ec2::{
     RunInstancesRequest, Tag, op,
 };
 use proptest::prelude::*;
-use wire::form::FormStyle;
 use wire::sigv4::RequestParts;
-use wire::{DecodeError, Operation, Protocol, Shape, client, present, server, validate};
+use wire::{DecodeError, Operation, Protocol, Shape, client, server, validate};
 
 fn parts<'a>(query: &'a str, body: &'a [u8]) -> RequestParts<'a> {
     RequestParts { method: "POST", path: "/", query, headers: &[], body }
@@ -44,30 +43,6 @@ fn run_instances_as_aws_cli_sends_it() {
     assert_eq!(mapping.ebs.as_ref().expect("ebs").volume_size, Some(9));
     let tags = input.tag_specifications.as_ref().expect("tags")[0].tags.clone().expect("tags");
     assert_eq!(tags[0].value.as_deref(), Some("a b"));
-
-    assert_eq!(
-        present::paths(&input),
-        [
-            "BlockDeviceMappings.DeviceName",
-            "BlockDeviceMappings.Ebs.VolumeSize",
-            "ClientToken",
-            "DisableApiTermination",
-            "ImageId",
-            "InstanceType",
-            "KeyName",
-            "MaxCount",
-            "MinCount",
-            "NetworkInterfaces.DeviceIndex",
-            "NetworkInterfaces.Ipv6Addresses.Ipv6Address",
-            "SecurityGroupIds",
-            "TagSpecifications.ResourceType",
-            "TagSpecifications.Tags.Key",
-            "TagSpecifications.Tags.Value",
-        ]
-    );
-    let path = "BlockDeviceMappings.Ebs.VolumeSize";
-    let path = present::request_path(FormStyle::Ec2, input.schema(), path);
-    assert_eq!(path, "BlockDeviceMapping.Ebs.VolumeSize");
 
     // What a client of ours would send means the same.
     let again =
