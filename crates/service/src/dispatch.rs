@@ -175,13 +175,22 @@ impl<'a> Asked<'a> {
         Call::new(environment, snapshot, self.region, self.identity, self.request_id)
     }
 
-    /// What makes two requests the same question; `None` for a presigned URL, which differs every
-    /// time.
+    /// What makes two requests the same question, in whatever protocol it is asked; `None` for a
+    /// presigned URL, which differs every time.
     fn question(&self) -> Option<Vec<u8>> {
+        let header = |wanted: &str| {
+            let found = self.request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(wanted));
+            found.map_or(&b""[..], |(_, value)| value)
+        };
         let parts = [
             self.identity.arn.as_bytes(),
             self.region.as_bytes(),
             self.served.model.name.as_bytes(),
+            self.request.method.as_bytes(),
+            self.request.path.as_bytes(),
+            header("content-type"),
+            header("x-amz-target"),
+            header("smithy-protocol"),
             self.request.body,
         ];
         self.request.query.is_empty().then(|| parts.join(&0))
