@@ -2,7 +2,7 @@
 //! plane hands to the machines.
 //!
 //! Nothing here does IO, is asynchronous or knows an AWS request. The plan types
-//! ([`machine`], [`network`], [`image`]) are the only language between the services, which decide,
+//! ([`machine`], [`volume`], [`network`], [`image`]) are the only language between the services, which decide,
 //! and the node, which executes.
 
 #![forbid(unsafe_code)]
@@ -11,8 +11,10 @@ pub mod cidr;
 pub mod clock;
 pub mod id;
 pub mod image;
+pub mod key;
 pub mod machine;
 pub mod network;
+pub mod volume;
 
 pub use cidr::Ipv4Cidr;
 pub use clock::{Clock, Timestamp};

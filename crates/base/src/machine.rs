@@ -32,8 +32,14 @@ pub struct Spec {
     pub vcpus: u32,
     /// Nominal memory, MiB; a driver may cap it.
     pub memory_mib: u64,
-    /// Disks in attachment order; the root comes first.
+    /// Disks in attachment order; the root comes first. One that is not here any more is detached.
     pub volumes: Vec<Volume>,
+    /// Volumes to be taken away although the guest does not let go of them: detached with Force.
+    #[serde(default)]
+    pub forced_off: Vec<String>,
+    /// Instance store: empty at each start, kept over a reboot, gone when the machine is off.
+    #[serde(default)]
+    pub local_disks: Vec<LocalDisk>,
     /// Network interfaces by device index; the primary comes first.
     pub interfaces: Vec<Interface>,
     /// What IMDS answers to this machine.
@@ -67,6 +73,17 @@ pub struct Volume {
     pub source: Option<String>,
     /// Whether terminating the instance deletes it.
     pub delete_on_termination: bool,
+}
+
+/// One disk of the instance store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDisk {
+    /// Its name in block device mappings, `ephemeral0`; the disk's serial.
+    pub name: String,
+    /// Name that the API shows: `/dev/sdb`.
+    pub device_name: String,
+    /// Size, GB of 10^9 bytes as instance types give it.
+    pub size_gb: u32,
 }
 
 /// One network interface.
@@ -159,7 +176,7 @@ pub struct Console {
 
 /// Runs machines. No method blocks on a machine: each returns at once, work goes on behind it, and
 /// every change of a [`State`] is announced through the listener.
-pub trait Driver: Send + Sync {
+pub trait Driver: crate::volume::Driver {
     /// `qemu` or `sim`.
     fn name(&self) -> &'static str;
 

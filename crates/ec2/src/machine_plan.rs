@@ -65,6 +65,8 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
                 delete_on_termination: volume.delete_on_termination,
             })
             .collect(),
+        forced_off: Vec::new(),
+        local_disks: Vec::new(),
         interfaces: sources
             .interface
             .iter()
@@ -155,6 +157,8 @@ pub(crate) fn orphan(id: &str, region: &str) -> Spec {
         vcpus: 1,
         memory_mib: 0,
         volumes: Vec::new(),
+        forced_off: Vec::new(),
+        local_disks: Vec::new(),
         interfaces: Vec::new(),
         metadata: Metadata::default(),
     }

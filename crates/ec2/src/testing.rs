@@ -3,8 +3,10 @@
 
 use crate::{image, region};
 use base::Clock;
+use base::key::{self, DataKey, Keys, WrappedKey};
 use base::machine::{Console, Driver, Spec, State};
 use base::network::Plan;
+use base::volume;
 use service::{Call, Effect, Environment, Error, Identity};
 use std::collections::HashMap;
 use std::io;
@@ -28,6 +30,10 @@ pub(crate) struct FakeDriver {
     network: Mutex<Option<Plan>>,
     has_network: AtomicBool,
     told: AtomicUsize,
+    volume_states: Mutex<HashMap<String, volume::State>>,
+    volumes: Mutex<HashMap<String, volume::Spec>>,
+    task_states: Mutex<HashMap<String, volume::SnapshotState>>,
+    tasks: Mutex<HashMap<String, volume::Task>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,6 +69,101 @@ impl FakeDriver {
     /// From now on the driver has packets.
     pub(crate) fn with_network(&self) {
         self.has_network.store(true, Ordering::SeqCst);
+    }
+}
+
+impl volume::Driver for FakeDriver {
+    fn apply_volume(&self, spec: volume::Spec) {
+        lock(&self.volumes).insert(spec.id.clone(), spec);
+    }
+
+    fn volume_state(&self, id: &str) -> volume::State {
+        lock(&self.volume_states).get(id).cloned().unwrap_or(volume::State::Absent)
+    }
+
+    fn forget_volume(&self, id: &str) {
+        lock(&self.volume_states).remove(id);
+    }
+
+    fn apply_task(&self, task: volume::Task) {
+        lock(&self.tasks).insert(task.id.clone(), task);
+    }
+
+    fn task_state(&self, id: &str) -> Option<volume::SnapshotState> {
+        lock(&self.task_states).get(id).cloned()
+    }
+
+    fn forget_task(&self, id: &str) {
+        lock(&self.task_states).remove(id);
+    }
+}
+
+/// Keys whose data keys are their own wrapping.
+#[derive(Debug)]
+struct FakeKeys;
+
+impl Keys for FakeKeys {
+    fn resolve(
+        &self,
+        region: &str,
+        account: &str,
+        reference: Option<&str>,
+    ) -> Result<String, key::Error> {
+        match reference {
+            None | Some("alias/aws/ebs") => Ok(format!(
+                "arn:aws:kms:{region}:{account}:key/00000000-0000-4000-8000-000000000000"
+            )),
+            Some(arn) if arn.contains(":key/") => Ok(arn.to_owned()),
+            Some(other) => Err(key::Error::NotFound(other.to_owned())),
+        }
+    }
+
+    fn generate(&self, key_arn: &str) -> Result<WrappedKey, key::Error> {
+        Ok(WrappedKey { key_arn: key_arn.to_owned(), ciphertext: "AA==".to_owned() })
+    }
+
+    fn unwrap(&self, _: &WrappedKey) -> Result<DataKey, key::Error> {
+        Ok(DataKey([0; 32]))
+    }
+
+    fn rewrap(&self, wrapped: &WrappedKey, key_arn: &str) -> Result<WrappedKey, key::Error> {
+        Ok(WrappedKey { key_arn: key_arn.to_owned(), ..wrapped.clone() })
+    }
+}
+
+/// A blob store without blocks.
+#[derive(Debug)]
+struct NoBlocks;
+
+impl volume::Blocks for NoBlocks {
+    fn list(&self, _: &volume::Content, _: u64, _: usize) -> io::Result<Vec<(u64, String)>> {
+        Ok(Vec::new())
+    }
+
+    fn changed(
+        &self,
+        _: &volume::Content,
+        _: &volume::Content,
+        _: u64,
+        _: usize,
+    ) -> io::Result<Vec<(u64, Option<String>, Option<String>)>> {
+        Ok(Vec::new())
+    }
+
+    fn read(&self, _: &volume::Content, _: u64) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn put(&self, _: &str, _: Option<&WrappedKey>, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn uploaded(&self, _: &str) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn drop_upload(&self, _: &str) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -127,6 +228,8 @@ impl Region {
             public_pool: "203.0.113.0/24".parse().unwrap(),
             driver: Arc::clone(&driver) as Arc<dyn Driver>,
             clock: Clock::Manual(Arc::clone(&now)),
+            keys: Arc::new(FakeKeys),
+            blocks: Arc::new(NoBlocks),
         };
         let region = Region {
             name,

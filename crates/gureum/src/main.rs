@@ -9,6 +9,7 @@ mod coverage;
 mod credentials;
 mod down;
 mod images;
+mod later;
 mod serve;
 
 use anyhow::{Result, bail};

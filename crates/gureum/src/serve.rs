@@ -63,6 +63,8 @@ async fn serve(
         public_pool: options.public_pool,
         driver,
         clock,
+        keys: Arc::new(crate::later::Later),
+        blocks: Arc::new(crate::later::Later),
     });
     root_key(&environment, store.as_ref(), data).await?;
     images::publish(store.as_ref(), &data.join("images"), simulated).await?;

@@ -8,9 +8,14 @@
 #![forbid(unsafe_code)]
 
 #[rustfmt::skip]
+pub mod dlm;
+#[rustfmt::skip]
+pub mod ebs;
+#[rustfmt::skip]
 pub mod ec2;
 #[rustfmt::skip]
 pub mod sts;
 
 /// Every service.
-pub static SERVICES: &[&wire::ServiceModel] = &[&ec2::SERVICE, &sts::SERVICE];
+pub static SERVICES: &[&wire::ServiceModel] =
+    &[&dlm::SERVICE, &ebs::SERVICE, &ec2::SERVICE, &sts::SERVICE];

@@ -218,6 +218,8 @@ mod tests {
             vcpus: 1,
             memory_mib: 512,
             volumes: Vec::new(),
+            forced_off: Vec::new(),
+            local_disks: Vec::new(),
             interfaces: Vec::new(),
             metadata,
         };

@@ -280,6 +280,24 @@ impl Drop for Driver {
     }
 }
 
+impl base::volume::Driver for Driver {
+    fn apply_volume(&self, _: base::volume::Spec) {}
+
+    fn volume_state(&self, _: &str) -> base::volume::State {
+        base::volume::State::Absent
+    }
+
+    fn forget_volume(&self, _: &str) {}
+
+    fn apply_task(&self, _: base::volume::Task) {}
+
+    fn task_state(&self, _: &str) -> Option<base::volume::SnapshotState> {
+        None
+    }
+
+    fn forget_task(&self, _: &str) {}
+}
+
 impl base::machine::Driver for Driver {
     fn name(&self) -> &'static str {
         "qemu"

@@ -212,6 +212,24 @@ fn announce_launches(shared: &Weak<Shared>, launches: &mpsc::Receiver<(Timestamp
     }
 }
 
+impl base::volume::Driver for Driver {
+    fn apply_volume(&self, _: base::volume::Spec) {}
+
+    fn volume_state(&self, _: &str) -> base::volume::State {
+        base::volume::State::Absent
+    }
+
+    fn forget_volume(&self, _: &str) {}
+
+    fn apply_task(&self, _: base::volume::Task) {}
+
+    fn task_state(&self, _: &str) -> Option<base::volume::SnapshotState> {
+        None
+    }
+
+    fn forget_task(&self, _: &str) {}
+}
+
 impl base::machine::Driver for Driver {
     fn name(&self) -> &'static str {
         "sim"
@@ -285,6 +303,8 @@ mod tests {
             vcpus: 1,
             memory_mib: 512,
             volumes: Vec::new(),
+            forced_off: Vec::new(),
+            local_disks: Vec::new(),
             interfaces: Vec::new(),
             metadata: Metadata::default(),
         }

@@ -29,6 +29,10 @@ pub struct Environment {
     pub driver: Arc<dyn Driver>,
     /// The region's clock.
     pub clock: base::Clock,
+    /// Master keys.
+    pub keys: Arc<dyn base::key::Keys>,
+    /// Blocks of snapshots, for the EBS direct APIs.
+    pub blocks: Arc<dyn base::volume::Blocks>,
 }
 
 impl fmt::Debug for Environment {

@@ -239,6 +239,8 @@ mod tests {
                 volume("vol-0123456789abcdef0", Some("micro")),
                 volume("vol-0123456789abcdef1", None),
             ],
+            forced_off: Vec::new(),
+            local_disks: Vec::new(),
             interfaces: vec![Interface {
                 id: "eni-1".to_owned(),
                 mac: "0a:00:00:00:00:01".to_owned(),

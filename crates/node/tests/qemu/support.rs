@@ -163,6 +163,8 @@ pub fn spec(image: &str, wanted: Wanted) -> Spec {
         vcpus: 1,
         memory_mib: 1024,
         volumes: vec![volume(ROOT, Some(image), true), volume(DATA, None, false)],
+        forced_off: Vec::new(),
+        local_disks: Vec::new(),
         interfaces: Vec::new(),
         metadata: Metadata::default(),
     }

@@ -1,0 +1,3 @@
+//! Content-addressed blocks of snapshots.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Amazon Data Lifecycle Manager.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Master keys and the data keys that they wrap.
+
+#![forbid(unsafe_code)]
