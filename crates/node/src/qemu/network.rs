@@ -239,8 +239,6 @@ mod tests {
             region: "us-east-1".to_owned(),
             cidrs: Vec::new(),
             subnets: Vec::new(),
-            forced_off: Vec::new(),
-            local_disks: Vec::new(),
             interfaces: vec![interface],
             groups: Vec::new(),
         };
