@@ -166,7 +166,7 @@ async fn region_clock(store: &dyn Store, scale: u32) -> Result<Clock> {
 fn driver(options: &Serve, data: &Path, clock: &Clock) -> Result<Arc<dyn base::machine::Driver>> {
     let simulated = || {
         let launch = Duration::from_millis(options.sim_launch_time);
-        Arc::new(node::sim::Driver::new(clock.clone(), launch)) as Arc<dyn base::machine::Driver>
+        Arc::new(node::sim::Driver::new(clock.clone(), launch, simulated_cut())) as Arc<dyn base::machine::Driver>
     };
     let real = || -> Result<Arc<dyn base::machine::Driver>> {
         // QEMU runs unprivileged and reaches its files through this directory.
@@ -218,4 +218,16 @@ async fn root_key(environment: &Environment, store: &dyn Store, data: &Path) -> 
         }
     };
     credentials::write(data, &key)
+}
+
+/// A snapshot of a simulated volume holds what the volume was made from.
+fn simulated_cut() -> node::sim::Cut {
+    Box::new(|spec, _| {
+        let content = spec.source.clone().unwrap_or_else(|| base::volume::Content {
+            root: "0".repeat(64),
+            size_gib: spec.size_gib,
+            key: spec.key.clone(),
+        });
+        base::volume::SnapshotState::Completed { content, new_bytes: 0, full_bytes: 0 }
+    })
 }

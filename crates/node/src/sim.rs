@@ -16,7 +16,12 @@
 //! without a kernel has nothing to say, so [`console`](base::machine::Driver::console) answers
 //! `None` rather than something invented.
 
+mod volumes;
+
+pub use volumes::Cut;
+
 use base::machine::{Console, ExitCause, Spec, State, Wanted};
+use base::volume;
 use base::{Clock, Timestamp};
 use std::collections::HashMap;
 use std::fmt;
@@ -24,12 +29,14 @@ use std::io;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
+use volumes::Volumes;
 
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// The simulated node.
 pub struct Driver {
     shared: Arc<Shared>,
+    volumes: Arc<Volumes>,
     launch_time: Duration,
     /// Machines whose launch ends later; made when the first one does.
     launches: OnceLock<mpsc::Sender<(Timestamp, Box<str>)>>,
@@ -38,7 +45,11 @@ pub struct Driver {
 struct Shared {
     clock: Clock,
     machines: Mutex<HashMap<Box<str>, Machine>>,
-    listener: OnceLock<Listener>,
+    listener: Arc<OnceLock<Listener>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// What is kept of one machine.
@@ -75,7 +86,7 @@ impl fmt::Debug for Driver {
 
 impl Shared {
     fn machines(&self) -> MutexGuard<'_, HashMap<Box<str>, Machine>> {
-        self.machines.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.machines)
     }
 
     fn announce(&self, id: &str) {
@@ -147,11 +158,16 @@ impl From<Cause> for ExitCause {
 
 impl Driver {
     /// A node without machines. `launch_time`, in time of `clock`, passes between the wish for a
-    /// running machine and its running; zero makes every transition immediate.
-    pub fn new(clock: Clock, launch_time: Duration) -> Self {
+    /// running machine and its running; zero makes every transition immediate. `cut` takes snapshots.
+    pub fn new(clock: Clock, launch_time: Duration, cut: Cut) -> Self {
         let shared =
-            Shared { clock, machines: Mutex::new(HashMap::new()), listener: OnceLock::new() };
-        Driver { shared: Arc::new(shared), launch_time, launches: OnceLock::new() }
+            Shared { clock, machines: Mutex::new(HashMap::new()), listener: Arc::default() };
+        Driver {
+            shared: Arc::new(shared),
+            volumes: Arc::new(Volumes::new(cut)),
+            launch_time,
+            launches: OnceLock::new(),
+        }
     }
 
     /// The guest powers itself off, as `poweroff` inside it does. Whether the machine ran.
@@ -173,9 +189,17 @@ impl Driver {
             _ => false,
         };
         if taken {
+            self.attach(id, std::iter::empty());
             self.shared.announce(id);
         }
         taken
+    }
+
+    /// Gives a machine its volumes, or takes them away from one that is off.
+    fn attach<'a>(&self, id: &str, volumes: impl Iterator<Item = &'a str>) {
+        for volume in self.volumes.attach(id, volumes) {
+            self.shared.announce(&volume);
+        }
     }
 
     /// Has the end of a launch announced at `at`. All launches take equally long, so one thread
@@ -212,18 +236,25 @@ fn announce_launches(shared: &Weak<Shared>, launches: &mpsc::Receiver<(Timestamp
     }
 }
 
-impl base::volume::Driver for Driver {
-    fn apply_volume(&self, _: base::volume::Spec) {}
-
-    fn volume_state(&self, _: &str) -> base::volume::State {
-        base::volume::State::Absent
+impl volume::Driver for Driver {
+    fn apply_volume(&self, spec: volume::Spec) {
+        let id = spec.id.clone();
+        if self.volumes.apply(spec, &self.shared.listener) {
+            self.shared.announce(&id);
+        }
     }
 
-    fn forget_volume(&self, _: &str) {}
+    fn volume_state(&self, id: &str) -> volume::State {
+        self.volumes.state(id)
+    }
 
-    fn apply_task(&self, _: base::volume::Task) {}
+    fn forget_volume(&self, id: &str) {
+        self.volumes.forget(id);
+    }
 
-    fn task_state(&self, _: &str) -> Option<base::volume::SnapshotState> {
+    fn apply_task(&self, _: volume::Task) {}
+
+    fn task_state(&self, _: &str) -> Option<volume::SnapshotState> {
         None
     }
 
@@ -248,6 +279,12 @@ impl base::machine::Driver for Driver {
             }
             next
         };
+        let volumes = spec.volumes.iter().map(|volume| volume.id.as_str());
+        let phase = locked(&self.shared.machines).get(spec.id.as_str()).map(|m| m.phase);
+        match phase {
+            Some(Phase::Up { .. }) => self.attach(&spec.id, volumes),
+            _ => self.attach(&spec.id, std::iter::empty()),
+        }
         let Some(next) = next else { return };
         if let Phase::Up { since } = next.phase
             && since > now
@@ -291,6 +328,7 @@ impl base::machine::Driver for Driver {
 mod tests {
     use super::*;
     use base::machine::{Driver as _, Metadata};
+    use base::volume::{Driver as _, SnapshotState};
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -310,13 +348,25 @@ mod tests {
         }
     }
 
+    /// Snapshots of nothing.
+    fn cut() -> Cut {
+        Box::new(|spec, _| {
+            let content = base::volume::Content {
+                root: "0".repeat(64),
+                size_gib: spec.size_gib,
+                key: spec.key.clone(),
+            };
+            SnapshotState::Completed { content, new_bytes: 0, full_bytes: 0 }
+        })
+    }
+
     fn running(start: u32) -> State {
         State::Running { start, reboots: 0, reachable: Some(true) }
     }
 
     #[test]
     fn one_life() {
-        let driver = Driver::new(Clock::wall(), Duration::ZERO);
+        let driver = Driver::new(Clock::wall(), Duration::ZERO, cut());
         let announced = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&announced);
         driver.listen(Box::new(move |_| {
@@ -358,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_never_ran_can_be_stopped_and_terminated() {
-        let driver = Driver::new(Clock::wall(), Duration::ZERO);
+        let driver = Driver::new(Clock::wall(), Duration::ZERO, cut());
         driver.apply(spec("i-1", Wanted::Stopped { force: true }));
         let never = State::Exited { start: 0, cause: ExitCause::Requested };
         assert_eq!(driver.state("i-1"), never);
@@ -370,7 +420,7 @@ mod tests {
     #[test]
     fn a_launch_takes_the_time_of_the_regions_clock() {
         let millis = Arc::new(AtomicI64::new(1_000));
-        let driver = Driver::new(Clock::Manual(Arc::clone(&millis)), Duration::from_secs(30));
+        let driver = Driver::new(Clock::Manual(Arc::clone(&millis)), Duration::from_secs(30), cut());
         let (sender, announced) = mpsc::channel();
         driver.listen(Box::new(move |id| sender.send(id.to_owned()).unwrap_or_default()));
         driver.apply(spec("i-1", Wanted::Running { start: 1, reboots: 0 }));
@@ -381,6 +431,69 @@ mod tests {
         millis.store(31_000, Ordering::SeqCst);
         assert_eq!(announced.recv_timeout(Duration::from_secs(10)).unwrap(), "i-1");
         assert_eq!(driver.state("i-1"), running(1));
+    }
+
+    #[test]
+    fn volumes_follow_their_machine_and_their_snapshots_complete() {
+        let driver = Driver::new(Clock::wall(), Duration::ZERO, cut());
+        let (sender, announced) = mpsc::channel();
+        driver.listen(Box::new(move |id| sender.send(id.to_owned()).unwrap_or_default()));
+        let volume = |wanted, snapshots: &[&str]| volume::Spec {
+            id: "vol-1".to_owned(),
+            region: "us-east-1".to_owned(),
+            wanted,
+            size_gib: 8,
+            source: None,
+            key: None,
+            limits: volume::Limits::default(),
+            initialization_rate: None,
+            filled_first: false,
+            multi_attach: false,
+            snapshots: snapshots
+                .iter()
+                .map(|id| volume::Snapshot {
+                    id: (*id).to_owned(),
+                    together: Vec::new(),
+                    during_reboot: None,
+                    parent: None,
+                })
+                .collect(),
+        };
+        let ready = || match driver.volume_state("vol-1") {
+            volume::State::Ready(ready) => ready,
+            other => panic!("{other:?}"),
+        };
+        let wait = || {
+            while announced.recv_timeout(Duration::from_secs(10)).unwrap() != "vol-1" {}
+        };
+        driver.apply_volume(volume(volume::Wanted::Present, &[]));
+        wait();
+        assert_eq!(ready().attached, [""; 0]);
+        let mut machine = spec("i-1", Wanted::Running { start: 1, reboots: 0 });
+        machine.volumes.push(base::machine::Volume {
+            id: "vol-1".to_owned(),
+            device_name: "/dev/sdf".to_owned(),
+            size_gib: 8,
+            source: None,
+            delete_on_termination: false,
+        });
+        driver.apply(machine.clone());
+        wait();
+        assert_eq!(ready().attached, ["i-1"]);
+        driver.apply_volume(volume(volume::Wanted::Present, &["snap-1"]));
+        wait();
+        if matches!(ready().snapshots["snap-1"], SnapshotState::Pending { .. }) {
+            wait();
+        }
+        assert!(matches!(ready().snapshots["snap-1"], SnapshotState::Completed { .. }));
+        assert_eq!(ready().attached, ["i-1"], "a new spec keeps what is attached");
+        machine.volumes.clear();
+        driver.apply(machine);
+        assert_eq!(ready().attached, [""; 0]);
+        driver.apply_volume(volume(volume::Wanted::Deleted, &[]));
+        assert_eq!(driver.volume_state("vol-1"), volume::State::Gone);
+        driver.forget_volume("vol-1");
+        assert_eq!(driver.volume_state("vol-1"), volume::State::Absent);
     }
 
     #[test]
