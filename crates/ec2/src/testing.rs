@@ -277,7 +277,11 @@ impl Region {
                 }
                 Effect::Forget(machine) => self.driver.forget(&machine),
                 Effect::Network(plan) => self.driver.apply_network(*plan),
-                Effect::Again(_) => {}
+                Effect::Volume(spec, _) => self.driver.apply_volume(*spec),
+                Effect::ForgetVolume(volume) => self.driver.forget_volume(&volume),
+                Effect::Task(task) => self.driver.apply_task(*task),
+                Effect::ForgetTask(task) => self.driver.forget_task(&task),
+                Effect::Again(_) | Effect::Listen(_) | Effect::Unlisten(_) => {}
             }
         }
         Ok(answer)

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::identity::Identity;
 use base::Timestamp;
 use base::machine::{Driver, Spec};
+use base::volume;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -74,6 +75,17 @@ pub struct Call<'a> {
     unwritable: Option<Error>,
     /// What the caller is told although the transaction is committed.
     partial: Option<Error>,
+    /// What the answer waits for.
+    awaited: Vec<Awaited>,
+}
+
+/// A record that an answer waits for: its key, and whether it is as it should be.
+#[derive(Clone, Debug)]
+pub struct Awaited {
+    /// The record's key.
+    pub key: String,
+    /// Whether the wait is over; asked with the record as it is, `None` when there is none.
+    pub until: fn(Option<&KeyValue>) -> bool,
 }
 
 /// What happens after the transaction is durable. Only reconcilers stage effects.
@@ -84,6 +96,20 @@ pub enum Effect {
     Apply(Box<Spec>, Option<u64>),
     /// Let the driver forget a machine that is gone.
     Forget(String),
+    /// Hand a volume's wanted state to the driver; the fingerprint is as for a machine. From then
+    /// on what the driver announces of the volume wakes this key.
+    Volume(Box<volume::Spec>, Option<u64>),
+    /// Let the driver forget a volume that is gone.
+    ForgetVolume(String),
+    /// Hand a task to the driver. From then on what it announces of the task wakes this key.
+    Task(Box<volume::Task>),
+    /// Let the driver end and forget a task.
+    ForgetTask(String),
+    /// Wake this key too when the driver announces this machine, volume or task. When it did not
+    /// listen before, it runs once more, so that nothing announced in between is lost.
+    Listen(String),
+    /// Listen no longer.
+    Unlisten(String),
     /// Hand the wanted network to the driver.
     Network(Box<base::network::Plan>),
     /// Run the reconciler for this key again at this time of the region.
@@ -123,6 +149,7 @@ impl<'a> Call<'a> {
             applied: None,
             unwritable: None,
             partial: None,
+            awaited: Vec::new(),
         }
     }
 
@@ -248,6 +275,18 @@ impl<'a> Call<'a> {
     /// The refusal of [`Call::refuse_partly`].
     pub fn partial_refusal(&mut self) -> Option<Error> {
         self.partial.take()
+    }
+
+    /// Holds the answer back after the commit until `until` says yes to the record at `key`, for a
+    /// few seconds at most: for what AWS has done when it answers, although a reconciler does it.
+    /// The answer itself is what the handler returned.
+    pub fn answer_when(&mut self, key: &str, until: fn(Option<&KeyValue>) -> bool) {
+        self.awaited.push(Awaited { key: key.to_owned(), until });
+    }
+
+    /// What [`Call::answer_when`] was told.
+    pub fn awaited(&mut self) -> Vec<Awaited> {
+        std::mem::take(&mut self.awaited)
     }
 
     /// Whether nothing is staged.

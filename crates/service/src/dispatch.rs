@@ -8,7 +8,7 @@
 //! the same revision gets the same bytes with a new request id. Identity, signature and throttling
 //! are judged every time.
 
-use crate::call::{Call, Environment};
+use crate::call::{Awaited, Call, Environment};
 use crate::error::Error;
 use crate::identity::{Identity, Lookup};
 use crate::inspect::{Inspection, first_unhonoured, inspect};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 use store::Store;
 use wire::Protocol;
 use wire::sigv4::{self, Flavour, RequestParts, Rules, SigningKeyCache};
@@ -27,6 +28,9 @@ use wire::sigv4::{self, Flavour, RequestParts, Rules, SigningKeyCache};
 /// How often a request whose transaction meets conflicts is tried. Every failure means that another
 /// request succeeded, so this is only reached under absurd contention.
 const ATTEMPTS: usize = 100;
+
+/// How long an answer is held back at most ([`Call::answer_when`]).
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest client token, in characters.
 const TOKEN_LENGTH: usize = 64;
@@ -457,6 +461,34 @@ impl Dispatcher {
         }
     }
 
+    /// Holds an answer back until every record is as its request awaits it, for [`PATIENCE`] at
+    /// most: what is late then is seen by those who describe it.
+    async fn wait_for(&self, awaited: &[Awaited]) {
+        let wait = async {
+            for awaited in awaited {
+                loop {
+                    let snapshot = self.store.snapshot();
+                    if (awaited.until)(snapshot.get(&awaited.key).as_ref()) {
+                        break;
+                    }
+                    let watch = self.store.watch(&awaited.key, snapshot.revision() + 1);
+                    drop(snapshot);
+                    let changed = match watch {
+                        Ok(mut watch) => watch.next().await.is_some(),
+                        Err(_) => false,
+                    };
+                    if !changed {
+                        // The watch fell behind, or could not be had: look again soon.
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            tracing::warn!(?awaited, "an answer goes out before what it waited for");
+        }
+    }
+
     /// The kept answer to a question, if nothing has changed since.
     fn kept(&self, question: &[u8]) -> Option<Reply> {
         let revision = self.store.snapshot().revision();
@@ -529,7 +561,11 @@ impl Dispatcher {
                 let expires = call.now.plus_millis(TOKEN_LIFE_MILLIS);
                 call.put(key, TokenRecord::new(&reply, inspection.canonical.clone(), expires));
             }
+            let awaited = call.awaited();
             if call.is_read_only() || self.commit(call).await? {
+                if !awaited.is_empty() {
+                    self.wait_for(&awaited).await;
+                }
                 return Ok(reply);
             }
         }

@@ -61,9 +61,38 @@ struct Queue {
     again: HashSet<Work>,
     failures: HashMap<Work, u32>,
     timers: BinaryHeap<Reverse<(Timestamp, usize, String)>>,
-    machines: HashMap<String, Work>,
+    /// Who is woken by what the driver announces of a machine, a volume or a task.
+    listeners: HashMap<String, Vec<Work>>,
     /// Fingerprints of the specs that the driver was given last.
     applied: HashMap<Work, u64>,
+}
+
+impl Queue {
+    /// From now on `id` wakes `work`; false if it did before.
+    fn listen(&mut self, id: &str, work: &Work) -> bool {
+        let listeners = self.listeners.entry(id.to_owned()).or_default();
+        let is_new = !listeners.contains(work);
+        if is_new {
+            listeners.push(work.clone());
+        }
+        is_new
+    }
+
+    fn unlisten(&mut self, id: &str, work: &Work) {
+        if let Some(listeners) = self.listeners.get_mut(id) {
+            listeners.retain(|listener| listener != work);
+            if listeners.is_empty() {
+                self.listeners.remove(id);
+            }
+        }
+    }
+
+    fn remember(&mut self, work: &Work, fingerprint: Option<u64>) {
+        match fingerprint {
+            Some(fingerprint) => self.applied.insert(work.clone(), fingerprint),
+            None => self.applied.remove(work),
+        };
+    }
 }
 
 /// Starts the reconcilers; they run until the runtime ends.
@@ -81,9 +110,9 @@ pub fn start(
         timers: Notify::new(),
     });
     let listener = Arc::downgrade(&shared);
-    shared.environment.driver.listen(Box::new(move |machine| {
+    shared.environment.driver.listen(Box::new(move |id| {
         if let Some(shared) = listener.upgrade() {
-            shared.wake_machine(machine);
+            shared.announced(id);
         }
     }));
     for _ in 0..WORKERS {
@@ -134,9 +163,9 @@ impl Shared {
         }
     }
 
-    fn wake_machine(&self, machine: &str) {
-        let work = self.queue().machines.get(machine).cloned();
-        if let Some(work) = work {
+    fn announced(&self, id: &str) {
+        let listeners = self.queue().listeners.get(id).cloned();
+        for work in listeners.into_iter().flatten() {
             self.wake(work);
         }
     }
@@ -232,25 +261,52 @@ impl Shared {
     }
 
     fn perform(&self, work: &Work, effect: Effect) {
+        let driver = &self.environment.driver;
         match effect {
             Effect::Apply(spec, fingerprint) => {
                 let mut queue = self.queue();
-                queue.machines.insert(spec.id.clone(), work.clone());
-                match fingerprint {
-                    Some(fingerprint) => queue.applied.insert(work.clone(), fingerprint),
-                    None => queue.applied.remove(work),
-                };
+                queue.listen(&spec.id, work);
+                queue.remember(work, fingerprint);
                 drop(queue);
-                self.environment.driver.apply(*spec);
+                driver.apply(*spec);
             }
             Effect::Forget(machine) => {
                 let mut queue = self.queue();
-                queue.machines.remove(&machine);
-                queue.applied.remove(work);
+                queue.unlisten(&machine, work);
+                queue.remember(work, None);
                 drop(queue);
-                self.environment.driver.forget(&machine);
+                driver.forget(&machine);
             }
-            Effect::Network(plan) => self.environment.driver.apply_network(*plan),
+            Effect::Volume(spec, fingerprint) => {
+                let mut queue = self.queue();
+                queue.listen(&spec.id, work);
+                queue.remember(work, fingerprint);
+                drop(queue);
+                driver.apply_volume(*spec);
+            }
+            Effect::ForgetVolume(volume) => {
+                let mut queue = self.queue();
+                queue.unlisten(&volume, work);
+                queue.remember(work, None);
+                drop(queue);
+                driver.forget_volume(&volume);
+            }
+            Effect::Task(task) => {
+                self.queue().listen(&task.id, work);
+                driver.apply_task(*task);
+            }
+            Effect::ForgetTask(task) => {
+                self.queue().unlisten(&task, work);
+                driver.forget_task(&task);
+            }
+            Effect::Listen(id) => {
+                let is_new = self.queue().listen(&id, work);
+                if is_new {
+                    self.wake(work.clone());
+                }
+            }
+            Effect::Unlisten(id) => self.queue().unlisten(&id, work),
+            Effect::Network(plan) => driver.apply_network(*plan),
             Effect::Again(at) => {
                 self.queue().timers.push(Reverse((at, work.0, work.1.clone())));
                 self.timers.notify_one();
