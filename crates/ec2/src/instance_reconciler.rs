@@ -306,7 +306,7 @@ fn release_volumes(
             call.delete(&at);
         } else if let Some(volume) = call.get::<Volume>(&at)? {
             let mut volume = Volume::clone(&volume);
-            volume.instance_id = None;
+            volume.attachments.retain(|id| *id != instance.id);
             call.put(&at, volume);
         }
     }

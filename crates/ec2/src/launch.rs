@@ -21,8 +21,8 @@ use crate::instance::{self, View};
 use crate::instance_type::{self, Facts};
 use crate::interface::Names;
 use crate::record::{
-    AttachedVolume, Image, Instance, InstanceState, Interface, InterfaceAttachment, Kept, KeyPair,
-    MetadataOptions, Subnet, Tags, Volume, key,
+    AttachedVolume, AttachmentState, Image, Instance, InstanceState, Interface,
+    InterfaceAttachment, Kept, KeyPair, MetadataOptions, Subnet, Tags, Volume, VolumeState, key,
 };
 use crate::{image, tag};
 use check::{check_type_options, metadata_options, refuse_what_is_not_here, wanted_credits};
@@ -342,7 +342,19 @@ fn stage_volume(
         snapshot_id: device.snapshot_id.clone(),
         availability_zone: plan.subnet.availability_zone.clone(),
         created: instance::whole_second(call.now),
-        instance_id: Some(instance_id.to_owned()),
+        attachments: vec![instance_id.to_owned()],
+        state: VolumeState::Available,
+        key: None,
+        source: None,
+        multi_attach: false,
+        initialization_rate: None,
+        filled_first: false,
+        is_filled: false,
+        pending_snapshots: Vec::new(),
+        last_content: None,
+        modifications: Vec::new(),
+        auto_enable_io: false,
+        impaired: None,
         tags: plan.volume_tags.clone(),
     };
     let at = key::of(call.region, key::VOLUME, call.account(), &id);
@@ -354,6 +366,8 @@ fn stage_volume(
         size_gib: device.shape.size_gib,
         source: device.source.clone(),
         attached: instance::whole_second(call.now),
+        state: AttachmentState::Attached,
+        forced: false,
     }
 }
 

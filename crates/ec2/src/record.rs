@@ -4,7 +4,10 @@
 //! `#[serde(default)]`; a change of meaning raises the record's `v` and brings an upgrade function.
 //! Records are not API shapes: each resource's module turns them into those.
 
+pub use crate::image::record::{Image, ImageState, MappedDisk, MappedVolume, Mapping, Protection};
 pub use crate::kept::Kept;
+use base::key::WrappedKey;
+use base::volume::Content;
 use base::{Ipv4Cidr, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,6 +46,8 @@ pub mod key {
     pub const KEY_PAIR: &str = "key-pair";
     /// [`super::Image`]; account is the owner's.
     pub const IMAGE: &str = "image";
+    /// Claims an image's name among its owner's: `<name>` → image id.
+    pub const IMAGE_NAME: &str = "image-name";
 
     /// The key of a claim of kind [`PRIVATE_ADDRESS`].
     pub fn private_address(
@@ -173,41 +178,6 @@ pub struct KeyPair {
     pub fingerprint: String,
     /// OpenSSH public key with the name as comment: `ssh-ed25519 AAAA… name`.
     pub public_key: String,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Tags.
-    pub tags: Tags,
-}
-
-/// An Amazon machine image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Record version, 1.
-    pub v: u16,
-    /// `ami-…`.
-    pub id: String,
-    /// The node's image key ([`base::image::Manifest::key`]).
-    pub key: String,
-    /// Name.
-    pub name: String,
-    /// Description.
-    pub description: String,
-    /// `x86_64`.
-    pub architecture: String,
-    /// `/dev/xvda`.
-    pub root_device_name: String,
-    /// `snap-…` shown for the root device.
-    pub snapshot_id: String,
-    /// Smallest root volume, GiB.
-    pub size_gib: u32,
-    /// Whose it is.
-    pub owner_id: String,
-    /// `amazon`.
-    pub owner_alias: Option<String>,
-    /// Launch permission for all.
-    pub public: bool,
-    /// Instances default to HttpTokens=required.
-    pub imds_v2: bool,
     /// When it was made.
     pub created: Timestamp,
     /// Tags.
@@ -383,6 +353,25 @@ pub struct AttachedVolume {
     pub source: Option<String>,
     /// When it was attached.
     pub attached: Timestamp,
+    /// How far. A launch's volumes are `Attached` from the start and show as the instance does.
+    #[serde(default)]
+    pub state: AttachmentState,
+    /// Detached with Force: it is taken away although the guest does not let go.
+    #[serde(default)]
+    pub forced: bool,
+}
+
+/// The life of an attachment. `busy`, a guest that does not let go, shows as `detaching` does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachmentState {
+    /// The guest cannot see it yet.
+    Attaching,
+    /// It is the instance's.
+    #[default]
+    Attached,
+    /// The guest is to let go of it.
+    Detaching,
 }
 
 /// IMDS options of an instance.
@@ -444,8 +433,8 @@ pub struct InterfaceAttachment {
     pub attached: Timestamp,
 }
 
-/// A volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A volume. What is shown is [`VolumeState`], `in-use` while there are attachments.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Volume {
     /// Record version, 1.
     pub v: u16,
@@ -465,10 +454,140 @@ pub struct Volume {
     pub availability_zone: String,
     /// When it was made.
     pub created: Timestamp,
-    /// The instance it is attached to; the place is in the instance's record.
-    pub instance_id: Option<String>,
+    /// The instances it is attached to, from `attaching` to `detaching`; the places are in the
+    /// instances' records. Several with Multi-Attach.
+    #[serde(default, alias = "instance_id", deserialize_with = "one_or_several")]
+    pub attachments: Vec<String>,
+    /// How far it is.
+    #[serde(default)]
+    pub state: VolumeState,
+    /// The key of its data; `None` is not encrypted. Never changes.
+    #[serde(default)]
+    pub key: Option<WrappedKey>,
+    /// What it starts from. Never changes.
+    #[serde(default)]
+    pub source: Option<Content>,
+    /// Multi-Attach.
+    #[serde(default)]
+    pub multi_attach: bool,
+    /// VolumeInitializationRate, MiB/s.
+    #[serde(default)]
+    pub initialization_rate: Option<u32>,
+    /// Made from a snapshot with fast snapshot restore in its zone: filled before it is available.
+    #[serde(default)]
+    pub filled_first: bool,
+    /// It holds all of its source.
+    #[serde(default)]
+    pub is_filled: bool,
+    /// Snapshots of it that are not completed, in the order of their calls. CreateSnapshot adds
+    /// here; the snapshot's reconciler removes.
+    #[serde(default)]
+    pub pending_snapshots: Vec<String>,
+    /// Content of its newest completed snapshot, the next one's parent. A snapshot's reconciler
+    /// writes it with the removal from `pending_snapshots`.
+    #[serde(default)]
+    pub last_content: Option<Content>,
+    /// Modifications, oldest first: the newest and those that began less than a day before it.
+    #[serde(default)]
+    pub modifications: Vec<VolumeModification>,
+    /// autoEnableIO.
+    #[serde(default)]
+    pub auto_enable_io: bool,
+    /// Its input and output fail.
+    #[serde(default)]
+    pub impaired: Option<Impairment>,
     /// Tags.
     pub tags: Tags,
+}
+
+/// How far a volume is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeState {
+    /// Being made. A launch's volumes begin as `Available`: they show `in-use`.
+    Creating,
+    /// There; `in-use` while it is attached.
+    #[default]
+    Available,
+    /// Being removed.
+    Deleting,
+    /// It could not be made.
+    Error,
+}
+
+/// What ModifyVolume changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VolumeShape {
+    /// GiB.
+    pub size_gib: u32,
+    /// `gp3`, …
+    pub kind: String,
+    /// As in [`Volume::iops`].
+    pub iops: Option<u32>,
+    /// As in [`Volume::throughput`].
+    pub throughput: Option<u32>,
+    /// Multi-Attach.
+    pub multi_attach: bool,
+}
+
+/// A modification of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VolumeModification {
+    /// What it was. The volume's record says so until the node has made the change.
+    pub original: VolumeShape,
+    /// What it becomes.
+    pub target: VolumeShape,
+    /// How far.
+    pub state: ModificationState,
+    /// When it was asked for.
+    pub started: Timestamp,
+    /// Since when it is `optimizing`.
+    pub optimizing: Option<Timestamp>,
+    /// When it was completed or failed.
+    pub ended: Option<Timestamp>,
+    /// Why it failed.
+    pub message: Option<String>,
+}
+
+/// How far a modification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModificationState {
+    /// The node is not done.
+    Modifying,
+    /// The volume is what it is to be; it may not be fast yet.
+    Optimizing,
+    /// Done.
+    Completed,
+    /// It stays as it was.
+    Failed,
+}
+
+/// Why a volume does not work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Impairment {
+    /// `evol-…`, the event of DescribeVolumeStatus.
+    pub event_id: String,
+    /// What the node said.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When EnableVolumeIO, or autoEnableIO, enabled input and output again.
+    pub io_enabled: Option<Timestamp>,
+}
+
+/// A list that was an `Option` once.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Attachments {
+        Several(Vec<String>),
+        One(Option<String>),
+    }
+    Ok(match Attachments::deserialize(from)? {
+        Attachments::Several(ids) => ids,
+        Attachments::One(id) => id.into_iter().collect(),
+    })
 }
 
 /// The architecture of instances whose record does not say it.

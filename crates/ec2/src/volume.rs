@@ -203,7 +203,7 @@ struct View {
 impl View {
     fn new(call: &Call<'_>, names: &mut Names, volume: Arc<Volume>) -> Result<Self, Error> {
         let mut instance = None;
-        if let Some(id) = &volume.instance_id {
+        if let Some(id) = volume.attachments.first() {
             let at = key::of(call.region, key::INSTANCE, call.account(), id);
             instance = call.peek::<Instance>(&at)?.and_then(|instance| {
                 let place = instance.volumes.iter().find(|v| v.volume_id == volume.id).cloned();
@@ -218,7 +218,7 @@ impl View {
     }
 
     fn state(&self) -> &'static str {
-        if self.volume.instance_id.is_some() { "in-use" } else { "available" }
+        if self.volume.attachments.is_empty() { "available" } else { "in-use" }
     }
 
     fn into_model(self) -> api::Volume {
