@@ -6,7 +6,9 @@
 //! with the manifests and stages the difference; it may be called at any time. Making images from
 //! instances, and changing their attributes, is not served yet.
 
-use crate::record::{Image, Tags, key};
+pub(crate) mod record;
+
+use crate::record::{Image, ImageState, MappedDisk, MappedVolume, Mapping, Tags, key};
 use crate::{region, tag};
 use aws_lc_rs::digest;
 use base::Timestamp;
@@ -15,7 +17,8 @@ use model::ec2::{self as api, op};
 use service::filter::{Field, Filters, Values};
 use service::page::page;
 use service::{Call, Error, Operation, operation};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) const OPERATIONS: &[Operation] = &[operation!(
@@ -126,17 +129,45 @@ pub fn publish(manifests: &[Manifest], region: &str, account_id: &str) -> Vec<Im
             description: manifest.description.clone(),
             architecture: manifest.architecture.clone(),
             root_device_name: manifest.root_device_name.clone(),
-            snapshot_id: stable_id("snap", &[region, &name]),
+            mappings: vec![root_mapping(manifest, region, &name)],
             name,
-            size_gib: manifest.size_gib,
             owner_id: manifest.owner_id.clone().unwrap_or_else(|| account_id.to_owned()),
             owner_alias: manifest.owner_alias.clone(),
+            state: ImageState::Available,
+            state_reason: None,
             public: manifest.owner_id.is_some(),
+            launch_accounts: BTreeSet::new(),
             imds_v2: manifest.imds_v2,
+            boot_mode: None,
+            tpm_support: None,
+            ena_support: true,
+            sriov_net_support: Some("simple".to_owned()),
+            source_instance_id: None,
+            source_image_id: None,
+            source_image_region: None,
+            deprecation_time: None,
+            protection: None,
             created: manifest.created,
             tags: Tags::new(),
         })
         .collect()
+}
+
+/// The root disk of the AMI that is published under this name. Its type is what the name promises.
+fn root_mapping(manifest: &Manifest, region: &str, name: &str) -> Mapping {
+    let gp2 = name.ends_with("-gp2");
+    Mapping {
+        device_name: manifest.root_device_name.clone(),
+        disk: MappedDisk::Volume(MappedVolume {
+            snapshot_id: Some(stable_id("snap", &[region, name])),
+            size_gib: manifest.size_gib,
+            kind: if gp2 { "gp2" } else { "gp3" }.to_owned(),
+            iops: (!gp2).then_some(3000),
+            throughput: (!gp2).then_some(125),
+            encrypted: false,
+            delete_on_termination: true,
+        }),
+    }
 }
 
 fn key_of(region: &str, image: &Image) -> String {
@@ -218,11 +249,6 @@ fn not_found(ids: &[&str]) -> Error {
     Error::client("InvalidAMIID.NotFound", message)
 }
 
-/// The type of the root volume that the image asks for: what its name promises.
-pub(crate) fn volume_type(image: &Image) -> &'static str {
-    if image.name.ends_with("-gp2") { "gp2" } else { "gp3" }
-}
-
 fn location(image: &Image) -> String {
     let owner = image.owner_alias.as_deref().unwrap_or(&image.owner_id);
     format!("{owner}/{}", image.name)
@@ -236,18 +262,33 @@ fn yes(_: &Image) -> Values<'_> {
     vec!["true".into()]
 }
 
-fn no(_: &Image) -> Values<'_> {
-    vec!["false".into()]
+fn volumes<'a>(
+    image: &'a Image,
+    value: impl Fn(&'a MappedVolume) -> Option<Cow<'a, str>>,
+) -> Values<'a> {
+    image.mappings.iter().filter_map(|mapping| value(mapping.volume()?)).collect()
 }
 
 const FILTERS: &[Field<Image>] = &[
     ("architecture", |image| vec![image.architecture.as_str().into()]),
-    ("block-device-mapping.delete-on-termination", yes),
-    ("block-device-mapping.device-name", |image| vec![image.root_device_name.as_str().into()]),
-    ("block-device-mapping.snapshot-id", |image| vec![image.snapshot_id.as_str().into()]),
-    ("block-device-mapping.volume-size", |image| vec![image.size_gib.to_string().into()]),
-    ("block-device-mapping.volume-type", |image| vec![volume_type(image).into()]),
-    ("block-device-mapping.encrypted", no),
+    ("block-device-mapping.delete-on-termination", |image| {
+        volumes(image, |volume| Some(volume.delete_on_termination.to_string().into()))
+    }),
+    ("block-device-mapping.device-name", |image| {
+        image.mappings.iter().map(|mapping| mapping.device_name.as_str().into()).collect()
+    }),
+    ("block-device-mapping.snapshot-id", |image| {
+        volumes(image, |volume| volume.snapshot_id.as_deref().map(Into::into))
+    }),
+    ("block-device-mapping.volume-size", |image| {
+        volumes(image, |volume| Some(volume.size_gib.to_string().into()))
+    }),
+    ("block-device-mapping.volume-type", |image| {
+        volumes(image, |volume| Some(volume.kind.as_str().into()))
+    }),
+    ("block-device-mapping.encrypted", |image| {
+        volumes(image, |volume| Some(volume.encrypted.to_string().into()))
+    }),
     ("creation-date", |image| vec![image.created.iso_millis().into()]),
     ("description", |image| vec![image.description.as_str().into()]),
     ("ena-support", yes),
@@ -271,7 +312,7 @@ const FILTERS: &[Field<Image>] = &[
     ("source-image-id", none),
     ("source-image-region", none),
     ("source-instance-id", none),
-    ("state", |_| vec!["available".into()]),
+    ("state", |image| vec![image.state.name().into()]),
     ("state-reason-code", none),
     ("state-reason-message", none),
     ("sriov-net-support", |_| vec!["simple".into()]),
@@ -325,24 +366,35 @@ fn describe_images(
     })
 }
 
+fn mapping_to_model(mapping: &Mapping) -> api::BlockDeviceMapping {
+    let mut shown = api::BlockDeviceMapping {
+        device_name: Some(mapping.device_name.clone()),
+        ..Default::default()
+    };
+    match &mapping.disk {
+        MappedDisk::Volume(volume) => {
+            shown.ebs = Some(api::EbsBlockDevice {
+                delete_on_termination: Some(volume.delete_on_termination),
+                encrypted: Some(volume.encrypted),
+                iops: volume.iops.and_then(|iops| i32::try_from(iops).ok()),
+                snapshot_id: volume.snapshot_id.clone(),
+                throughput: volume.throughput.and_then(|rate| i32::try_from(rate).ok()),
+                volume_size: i32::try_from(volume.size_gib).ok(),
+                volume_type: Some(volume.kind.clone()),
+                ..Default::default()
+            });
+        }
+        MappedDisk::Ephemeral(name) => shown.virtual_name = Some(name.clone()),
+        MappedDisk::Nothing => shown.no_device = Some(String::new()),
+    }
+    shown
+}
+
 fn to_model(image: &Image) -> api::Image {
     let text = |text: &str| Some(text.to_owned());
     api::Image {
         architecture: text(&image.architecture),
-        block_device_mappings: Some(vec![api::BlockDeviceMapping {
-            device_name: text(&image.root_device_name),
-            ebs: Some(api::EbsBlockDevice {
-                delete_on_termination: Some(true),
-                encrypted: Some(false),
-                iops: (volume_type(image) == "gp3").then_some(3000),
-                snapshot_id: text(&image.snapshot_id),
-                throughput: (volume_type(image) == "gp3").then_some(125),
-                volume_size: i32::try_from(image.size_gib).ok(),
-                volume_type: text(volume_type(image)),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }]),
+        block_device_mappings: Some(image.mappings.iter().map(mapping_to_model).collect()),
         creation_date: Some(image.created.iso_millis()),
         deregistration_protection: text("disabled"),
         description: text(&image.description),
@@ -361,7 +413,7 @@ fn to_model(image: &Image) -> api::Image {
         root_device_name: text(&image.root_device_name),
         root_device_type: text("ebs"),
         sriov_net_support: text("simple"),
-        state: text("available"),
+        state: text(image.state.name()),
         tags: tag::to_model(&image.tags),
         usage_operation: text("RunInstances"),
         virtualization_type: text("hvm"),
@@ -441,7 +493,8 @@ mod tests {
             images.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(),
             ["gureum-micro-x86_64", "second"]
         );
-        assert_ne!(images[0].snapshot_id, images[1].snapshot_id);
+        let snapshot = |image: &Image| image.snapshots().next().unwrap().to_owned();
+        assert_ne!(snapshot(&images[0]), snapshot(&images[1]));
         assert_eq!(images[0].key, images[1].key);
     }
 
@@ -470,7 +523,7 @@ mod tests {
         manifests.truncate(1);
         region.run(|call| sync(call, &manifests)).unwrap();
         let image = region.run(|call| find(call, &id)).unwrap();
-        assert_eq!((image.size_gib, image.tags.len()), (3, 1));
+        assert_eq!((image.root().unwrap().size_gib, image.tags.len()), (3, 1));
         assert_eq!(names(&region, api::DescribeImagesRequest::default()).len(), 1);
     }
 

@@ -1,6 +1,5 @@
 //! Block device mappings of a launch.
 
-use crate::image;
 use crate::record::Image;
 use crate::volume::{self, Wish};
 use model::ec2 as api;
@@ -25,6 +24,8 @@ pub(super) fn devices(
     mappings: Vec<api::BlockDeviceMapping>,
 ) -> Result<Vec<Device>, Error> {
     let invalid = |message: String| Error::client("InvalidBlockDeviceMapping", message);
+    let of_image = image.root().ok_or_else(|| Error::internal("an image without a root"))?;
+    let root_snapshot = of_image.snapshot_id.as_deref().unwrap_or_default();
     let mut root = None;
     let mut devices: Vec<Device> = Vec::new();
     for mapping in mappings {
@@ -44,13 +45,13 @@ pub(super) fn devices(
         }
         let ebs = mapping.ebs.unwrap_or_default();
         let snapshot_id = ebs.snapshot_id.filter(|id| !id.is_empty());
-        if let Some(id) = snapshot_id.as_ref().filter(|id| **id != image.snapshot_id) {
+        if let Some(id) = snapshot_id.as_ref().filter(|id| **id != root_snapshot) {
             return Err(Error::client(
                 "InvalidSnapshot.NotFound",
                 format!("The snapshot '{id}' does not exist."),
             ));
         }
-        let snapshot_id = if is_root { Some(image.snapshot_id.clone()) } else { snapshot_id };
+        let snapshot_id = if is_root { Some(root_snapshot.to_owned()) } else { snapshot_id };
         let wish = Wish {
             size: ebs.volume_size,
             kind: ebs.volume_type,
@@ -65,8 +66,8 @@ pub(super) fn devices(
         }
         // A volume type that is not named is the image's for its root, else gp2 (EC2 API
         // Reference, "EbsBlockDevice").
-        let default_kind = if is_root { image::volume_type(image) } else { "gp2" };
-        let source = snapshot_id.as_deref().map(|id| (id, image.size_gib));
+        let default_kind = if is_root { of_image.kind.as_str() } else { "gp2" };
+        let source = snapshot_id.as_deref().map(|id| (id, of_image.size_gib));
         let device = Device {
             shape: volume::shape(&wish, source, default_kind)?,
             source: snapshot_id.as_ref().map(|_| image.key.clone()),
@@ -82,10 +83,10 @@ pub(super) fn devices(
             name: image.root_device_name.clone(),
             shape: volume::shape(
                 &Wish::default(),
-                Some((&image.snapshot_id, image.size_gib)),
-                image::volume_type(image),
+                Some((root_snapshot, of_image.size_gib)),
+                &of_image.kind,
             )?,
-            snapshot_id: Some(image.snapshot_id.clone()),
+            snapshot_id: Some(root_snapshot.to_owned()),
             source: Some(image.key.clone()),
             delete_on_termination: true,
         },
