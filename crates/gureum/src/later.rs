@@ -1,6 +1,6 @@
-//! Stands in for the key store and the blob store until they are joined.
+//! Stands in for the blob store until it is joined.
 
-use base::key::{DataKey, Error, Keys, WrappedKey};
+use base::key::WrappedKey;
 use base::volume::{Blocks, Content};
 use std::io;
 
@@ -9,24 +9,6 @@ pub(crate) struct Later;
 
 fn later<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-impl Keys for Later {
-    fn resolve(&self, _: &str, _: &str, key: Option<&str>) -> Result<String, Error> {
-        Err(Error::NotFound(key.unwrap_or_default().to_owned()))
-    }
-
-    fn generate(&self, key: &str) -> Result<WrappedKey, Error> {
-        Err(Error::NotFound(key.to_owned()))
-    }
-
-    fn unwrap(&self, key: &WrappedKey) -> Result<DataKey, Error> {
-        Err(Error::NotFound(key.key_arn.clone()))
-    }
-
-    fn rewrap(&self, _: &WrappedKey, key: &str) -> Result<WrappedKey, Error> {
-        Err(Error::NotFound(key.to_owned()))
-    }
 }
 
 impl Blocks for Later {

@@ -58,12 +58,13 @@ async fn serve(
     let clock = region_clock(store.as_ref(), options.time_scale).await?;
     let driver = driver(options, data, &clock)?;
     let simulated = driver.name() == "sim";
+    let keys = kms::KeyStore::open(data.join("kms"))?;
     let environment = Arc::new(Environment {
         account_id: options.account_id.clone(),
         public_pool: options.public_pool,
         driver,
         clock,
-        keys: Arc::new(crate::later::Later),
+        keys: Arc::new(keys),
         blocks: Arc::new(crate::later::Later),
     });
     root_key(&environment, store.as_ref(), data).await?;
