@@ -4,7 +4,10 @@
 //! `#[serde(default)]`; a change of meaning raises the record's `v` and brings an upgrade function.
 //! Records are not API shapes: each resource's module turns them into those.
 
+pub mod snapshot;
+
 pub use crate::image::record::{Image, ImageState, MappedDisk, MappedVolume, Mapping, Protection};
+pub use self::snapshot::{EbsSettings, RecycleBinRule, Snapshot, SnapshotState};
 pub use crate::kept::Kept;
 use base::key::WrappedKey;
 use base::volume::Content;
@@ -48,6 +51,13 @@ pub mod key {
     pub const IMAGE: &str = "image";
     /// Claims an image's name among its owner's: `<name>` → image id.
     pub const IMAGE_NAME: &str = "image-name";
+
+    /// [`super::Snapshot`]; account is the owner's.
+    pub const SNAPSHOT: &str = "snapshot";
+    /// [`super::EbsSettings`]; the id is empty.
+    pub const EBS_SETTINGS: &str = "ebs-settings";
+    /// [`super::RecycleBinRule`].
+    pub const RECYCLE_BIN_RULE: &str = "recycle-bin-rule";
 
     /// The key of a claim of kind [`PRIVATE_ADDRESS`].
     pub fn private_address(
