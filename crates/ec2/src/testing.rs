@@ -230,6 +230,7 @@ impl Region {
             clock: Clock::Manual(Arc::clone(&now)),
             keys: Arc::new(FakeKeys),
             blocks: Arc::new(NoBlocks),
+            services: service::invoke::Table::default(),
         };
         let region = Region {
             name,

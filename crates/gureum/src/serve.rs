@@ -66,6 +66,7 @@ async fn serve(
         clock,
         keys: Arc::new(keys),
         blocks: Arc::new(crate::later::Later),
+        services: service::invoke::Table::default(),
     });
     root_key(&environment, store.as_ref(), data).await?;
     images::publish(store.as_ref(), &data.join("images"), simulated).await?;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use store::{Compare, KeyValue, Op, Revision, Snapshot, Txn};
 
@@ -34,6 +35,8 @@ pub struct Environment {
     pub keys: Arc<dyn base::key::Keys>,
     /// Blocks of snapshots, for the EBS direct APIs.
     pub blocks: Arc<dyn base::volume::Blocks>,
+    /// What services ask of each other.
+    pub services: crate::invoke::Table,
 }
 
 impl fmt::Debug for Environment {
@@ -259,6 +262,39 @@ impl<'a> Call<'a> {
     /// be, need not hand it over again.
     pub fn applied(&self) -> Option<u64> {
         self.applied
+    }
+
+    /// A call of another principal inside this one, possibly in another region: it sees what is
+    /// staged, and what it stages is staged here unless `work` refuses altogether.
+    pub(crate) fn nested<T>(
+        &mut self,
+        identity: &Identity,
+        region: &str,
+        work: impl FnOnce(&mut Call<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let before = self.writes.clone();
+        let mut inner = Call {
+            now: self.now,
+            rng: self.rng.fork(),
+            reads: mem::take(&mut self.reads),
+            writes: mem::take(&mut self.writes),
+            effects: mem::take(&mut self.effects),
+            unwritable: self.unwritable.take(),
+            ..Call::new(self.environment, self.snapshot.clone(), region, identity, self.request_id)
+        };
+        let result = work(&mut inner);
+        self.reads = inner.reads;
+        self.writes = inner.writes;
+        self.effects = inner.effects;
+        self.unwritable = inner.unwritable;
+        match (result, inner.partial) {
+            (Ok(_), Some(refusal)) => Err(refusal),
+            (Ok(done), None) => Ok(done),
+            (Err(refusal), _) => {
+                self.writes = before;
+                Err(refusal)
+            }
+        }
     }
 
     /// Stages an effect that happens after the commit.

@@ -248,6 +248,7 @@ impl Dispatcher {
         throttled: bool,
     ) -> Self {
         let root = Identity::root(&environment.account_id);
+        environment.services.fill(&services);
         let services = services
             .into_iter()
             .map(|service| {
@@ -680,7 +681,7 @@ fn check_token(token: &str) -> Result<(), Error> {
     )))
 }
 
-fn dry_run() -> Error {
+pub(crate) fn dry_run() -> Error {
     Error::client("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
         .with_status(412)
 }

@@ -22,7 +22,22 @@ impl Identity {
             user_id: account_id.to_owned(),
         }
     }
+
+    /// A service at work for an account: `dlm` is the principal `dlm.amazonaws.com`, which has no
+    /// ARN on AWS either.
+    pub fn service(name: &str, account_id: &str) -> Self {
+        let principal = format!("{name}{SERVICE_SUFFIX}");
+        Identity { account_id: account_id.to_owned(), arn: principal.clone(), user_id: principal }
+    }
+
+    /// Whether a service asks, for whom reserved names (tag keys that start with `aws:`) are free.
+    pub fn is_service(&self) -> bool {
+        !self.arn.starts_with("arn:") && self.arn.ends_with(SERVICE_SUFFIX)
+    }
 }
+
+/// Ends the names of service principals.
+const SERVICE_SUFFIX: &str = ".amazonaws.com";
 
 /// A secret key with the principal whose requests it signs.
 #[derive(Clone)]

@@ -19,6 +19,8 @@ pub mod filter;
 pub mod http;
 pub mod identity;
 mod inspect;
+pub mod invoke;
+pub mod nothing;
 pub mod operation;
 pub mod page;
 pub mod reconcile;
