@@ -39,6 +39,26 @@ pub(crate) fn from_specifications(
     resource_type: &str,
     allowed: &[&str],
 ) -> Result<Tags, Error> {
+    specified(specifications, resource_type, allowed, false)
+}
+
+#[allow(dead_code)] // Until snapshots use it.
+/// [`from_specifications`] for what services make too: their tags may have reserved keys.
+pub(crate) fn for_caller(
+    call: &Call<'_>,
+    specifications: Option<&[TagSpecification]>,
+    resource_type: &str,
+    allowed: &[&str],
+) -> Result<Tags, Error> {
+    specified(specifications, resource_type, allowed, call.identity.is_service())
+}
+
+fn specified(
+    specifications: Option<&[TagSpecification]>,
+    resource_type: &str,
+    allowed: &[&str],
+    by_service: bool,
+) -> Result<Tags, Error> {
     let mut tags = Tags::new();
     let mut seen: Vec<&str> = Vec::new();
     for specification in specifications.unwrap_or_default() {
@@ -64,7 +84,7 @@ pub(crate) fn from_specifications(
                 "Tag specification must have at least one tag",
             ));
         }
-        let checked = check(given)?;
+        let checked = check(given, by_service)?;
         if kind == resource_type {
             tags = checked;
         }
@@ -82,10 +102,10 @@ pub(crate) fn to_model(tags: &Tags) -> Option<Vec<api::Tag>> {
     })
 }
 
-fn check(given: &[api::Tag]) -> Result<Tags, Error> {
+fn check(given: &[api::Tag], by_service: bool) -> Result<Tags, Error> {
     let mut tags = Tags::new();
     for tag in given {
-        let key = checked_key(tag)?;
+        let key = checked_key(tag, by_service)?;
         let value = tag.value.as_deref().unwrap_or_default();
         if value.chars().count() > MAX_VALUE {
             return Err(Error::invalid_parameter_value(format!(
@@ -101,13 +121,14 @@ fn check(given: &[api::Tag]) -> Result<Tags, Error> {
     Ok(tags)
 }
 
-fn checked_key(tag: &api::Tag) -> Result<&str, Error> {
+fn checked_key(tag: &api::Tag, by_service: bool) -> Result<&str, Error> {
     let key = tag.key.as_deref().unwrap_or_default();
     if key.is_empty() {
         return Err(Error::invalid_parameter_value("Tag key cannot be empty or null"));
     }
     // In any mix of cases (EC2 User Guide, "Tag restrictions").
-    if key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:")) {
+    let reserved = key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:"));
+    if reserved && !by_service {
         return Err(Error::invalid_parameter_value(format!(
             "Value ( {key} ) for parameter key is invalid. Tag keys starting with 'aws:' are \
              reserved for internal use"
@@ -287,7 +308,7 @@ fn create_tags(call: &mut Call<'_>, input: api::CreateTagsRequest) -> Result<wir
     if given.is_empty() {
         return Err(Error::missing_parameter("tagSet"));
     }
-    let new = check(&given)?;
+    let new = check(&given, call.identity.is_service())?;
     check_count(&new)?;
     change_each(call, &input.resources.unwrap_or_default(), &|tags| {
         tags.extend(new.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -298,7 +319,7 @@ fn create_tags(call: &mut Call<'_>, input: api::CreateTagsRequest) -> Result<wir
 fn delete_tags(call: &mut Call<'_>, input: api::DeleteTagsRequest) -> Result<wire::Empty, Error> {
     let named = input.tags.unwrap_or_default();
     for tag in &named {
-        checked_key(tag)?;
+        checked_key(tag, call.identity.is_service())?;
     }
     change_each(call, &input.resources.unwrap_or_default(), &|tags| {
         tags.retain(|key, value| {
