@@ -14,6 +14,7 @@ pub mod record;
 pub mod region;
 
 mod account;
+mod encryption;
 mod instance;
 mod instance_reconciler;
 mod instance_type;
@@ -31,7 +32,7 @@ mod testing;
 mod volume;
 mod vpc;
 
-use base::image::Manifest;
+use base::image::Published;
 use service::filter::Filter;
 use service::operation::Service;
 use service::{Call, Error, Operation};
@@ -46,22 +47,23 @@ pub const RECONCILERS: &[service::reconcile::Reconciler] =
     &[network_plan::RECONCILER, instance_reconciler::RECONCILER];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
-/// whose manifests the daemon keeps under `/node-image/`.
+/// which the daemon keeps under `/node-image/`.
 fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
     region::set_up(call)?;
-    let manifests: Vec<Manifest> = call
-        .scan::<Manifest>("/node-image/")?
+    let images: Vec<Published> = call
+        .scan::<Published>("/node-image/")?
         .into_iter()
-        .map(|manifest| (*manifest).clone())
+        .map(|published| (*published).clone())
         .collect();
-    image::sync(call, &manifests)
+    image::sync(call, &images)
 }
 
 /// The operations of EC2 that are served.
 pub fn operations() -> Vec<&'static Operation> {
     let tables: &[&'static [Operation]] = &[
         account::OPERATIONS,
-        image::OPERATIONS,
+        encryption::OPERATIONS,
+        image::describe::OPERATIONS,
         instance::OPERATIONS,
         instance_type::OPERATIONS,
         interface::OPERATIONS,

@@ -6,7 +6,7 @@ use base::Clock;
 use base::key::{self, DataKey, Keys, WrappedKey};
 use base::machine::{Console, Driver, Spec, State};
 use base::network::Plan;
-use base::volume;
+use base::volume::{self, Driver as _};
 use service::{Call, Effect, Environment, Error, Identity};
 use std::collections::HashMap;
 use std::io;
@@ -64,6 +64,27 @@ impl FakeDriver {
     /// The last network plan.
     pub(crate) fn network(&self) -> Option<Plan> {
         lock(&self.network).clone()
+    }
+
+    /// From now on the volume is in this state.
+    pub(crate) fn set_volume(&self, id: &str, state: volume::State) {
+        lock(&self.volume_states).insert(id.to_owned(), state);
+    }
+
+    /// From now on the task is this far.
+    pub(crate) fn set_task(&self, id: &str, state: volume::SnapshotState) {
+        lock(&self.task_states).insert(id.to_owned(), state);
+    }
+
+    /// The last spec of a volume.
+    #[allow(dead_code)]
+    pub(crate) fn volume_spec(&self, id: &str) -> Option<volume::Spec> {
+        lock(&self.volumes).get(id).cloned()
+    }
+
+    /// A task that it was told.
+    pub(crate) fn task(&self, id: &str) -> Option<volume::Task> {
+        lock(&self.tasks).get(id).cloned()
     }
 
     /// From now on the driver has packets.
@@ -243,7 +264,7 @@ impl Region {
         region
             .run(|call| {
                 region::set_up(call)?;
-                image::sync(call, &image::built_in())
+                image::sync(call, &image::for_tests())
             })
             .unwrap();
         region
