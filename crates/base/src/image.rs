@@ -1,6 +1,7 @@
 //! What a built machine image is: a directory with a manifest, a disk and perhaps a kernel.
 
 use crate::Timestamp;
+use crate::volume::Content;
 use serde::{Deserialize, Serialize};
 
 /// `manifest.json` of `<data-dir>/images/<name>/`. `gureum image build|import` writes it last, so a
@@ -40,6 +41,15 @@ pub struct Manifest {
     pub imds_v2: bool,
     /// When it was built.
     pub created: Timestamp,
+}
+
+/// An image whose disk is in the blob store: the record `/node-image/<key>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its manifest. Kernel and initrd stay beside it on the node.
+    pub manifest: Manifest,
+    /// What its disk holds.
+    pub content: Content,
 }
 
 /// How a machine starts from an image.

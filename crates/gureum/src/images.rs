@@ -3,7 +3,8 @@
 
 use crate::Image;
 use anyhow::{Context, Result};
-use base::image::Manifest;
+use base::image::{Manifest, Published};
+use base::volume::Content;
 use service::dispatch::Dispatcher;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,12 +59,14 @@ pub(crate) async fn publish(store: &dyn Store, images: &Path, simulated: bool) -
     let snapshot = store.snapshot();
     let mut ops = Vec::new();
     for (key, manifest) in &wanted {
+        let content = Content { root: "0".repeat(64), size_gib: manifest.size_gib, key: None };
+        let published = Published { manifest: manifest.clone(), content };
         let same = match snapshot.get(key) {
-            Some(kv) => kv.decode::<Manifest>().is_ok_and(|known| *known == *manifest),
+            Some(kv) => kv.decode::<Published>().is_ok_and(|known| *known == published),
             None => false,
         };
         if !same {
-            ops.push(Op::put(key.clone(), manifest)?);
+            ops.push(Op::put(key.clone(), &published)?);
         }
     }
     for known in snapshot.scan(PREFIX) {

@@ -1,5 +1,6 @@
 //! Records of images. See [`crate::record`].
 
+use crate::record::snapshot::Recycled;
 use crate::record::{StateReason, Tags};
 use base::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -72,11 +73,20 @@ pub struct Image {
     pub protection: Option<Protection>,
     /// When it was made.
     pub created: Timestamp,
+    /// It is in the recycle bin.
+    #[serde(default)]
+    pub recycled: Option<Recycled>,
     /// Tags.
     pub tags: Tags,
 }
 
 impl Image {
+    /// Whether an account may launch it.
+    pub fn is_usable_by(&self, account: &str) -> bool {
+        self.recycled.is_none()
+            && (self.public || self.owner_id == account || self.launch_accounts.contains(account))
+    }
+
     /// The disk that it boots from.
     pub fn root(&self) -> Option<&MappedVolume> {
         self.mappings.iter().find(|mapping| mapping.device_name == self.root_device_name)?.volume()
