@@ -1,0 +1,117 @@
+//! A blob store with the pins of its uploads: what the rest of the crate works on.
+
+use crate::blob::{Blob, BlobStore, Error, Id, Result};
+use crate::local::Local;
+use crate::pins::{Pinned, Pins};
+use crate::s3::{S3, S3Config};
+use base::volume::Content;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Where blobs are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Config {
+    /// A directory of this machine.
+    Local {
+        /// Made when it is not there.
+        directory: PathBuf,
+    },
+    /// A bucket behind an S3-compatible endpoint.
+    S3(S3Config),
+}
+
+/// A store and the pins on it. Clones share both. The daemon has one, opened to write.
+#[derive(Clone, Debug)]
+pub struct Blobs(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn BlobStore>,
+    pins: Arc<Pins>,
+    /// Passes of the collection, one at a time.
+    pass: Mutex<()>,
+}
+
+impl Blobs {
+    /// Opens the store for the one process that writes.
+    ///
+    /// # Errors
+    /// It cannot be made or reached, or the configuration is refused.
+    pub fn open(config: &Config) -> Result<Self> {
+        Ok(Blobs::new(match config {
+            Config::Local { directory } => Arc::new(Local::open(directory)?),
+            Config::S3(config) => Arc::new(S3::open(config)?),
+        }))
+    }
+
+    /// Opens the store for a process that only reads: puts and deletes answer an error.
+    ///
+    /// # Errors
+    /// It is not there, or the configuration is refused.
+    pub fn open_read_only(config: &Config) -> Result<Self> {
+        Ok(Blobs::new(match config {
+            Config::Local { directory } => Arc::new(Local::open_read_only(directory)?),
+            Config::S3(config) => Arc::new(S3::open_read_only(config)?),
+        }))
+    }
+
+    /// Over any store.
+    pub fn new(store: Arc<dyn BlobStore>) -> Self {
+        Blobs(Arc::new(Inner { store, pins: Arc::new(Pins::new()), pass: Mutex::default() }))
+    }
+
+    /// The store itself. What is put here is not pinned.
+    pub fn store(&self) -> &dyn BlobStore {
+        &*self.0.store
+    }
+
+    /// Keeps content from being collected while it is read, until the result is dropped. A record
+    /// (or another hold) must name it when this is called.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if its root is no name of a blob.
+    pub fn hold(&self, content: &Content) -> Result<Pinned> {
+        let pinned = self.pinned();
+        pinned.root(root_of(content)?);
+        Ok(pinned)
+    }
+
+    /// The bytes of a blob, verified.
+    ///
+    /// # Errors
+    /// As [`BlobStore::get`].
+    pub fn get(&self, id: Id) -> Result<Vec<u8>> {
+        self.0.store.get(id)
+    }
+
+    /// Nothing is pinned yet.
+    pub(crate) fn pinned(&self) -> Pinned {
+        Pinned::new(Arc::clone(&self.0.pins))
+    }
+
+    /// Pins, then puts. Gives the name, and whether the store did not have it.
+    pub(crate) fn put(&self, pinned: &Pinned, bytes: &[u8]) -> Result<(Id, bool)> {
+        let blob = Blob::of(bytes);
+        // Before the store looks whether it has the blob: from here on nobody deletes it.
+        pinned.blob(blob.id());
+        Ok((blob.id(), self.0.store.put(&blob)?))
+    }
+
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.0.pins
+    }
+
+    pub(crate) fn pass(&self) -> &Mutex<()> {
+        &self.0.pass
+    }
+}
+
+/// The root of content as the name of a blob.
+///
+/// # Errors
+/// [`Error::Invalid`] if it is none.
+pub fn root_of(content: &Content) -> Result<Id> {
+    content.root.parse().map_err(|error| Error::Invalid(format!("{}: {error}", content.root)))
+}
