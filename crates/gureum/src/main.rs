@@ -9,7 +9,6 @@ mod coverage;
 mod credentials;
 mod down;
 mod images;
-mod later;
 mod serve;
 
 use anyhow::{Result, bail};

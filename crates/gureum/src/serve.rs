@@ -2,6 +2,7 @@
 
 use crate::{Accelerator, Auth, Driver, Serve, Switch, credentials, images};
 use anyhow::{Context, Result, bail};
+use base::key::Keys;
 use base::{Clock, Timestamp};
 use service::call::{Call, Environment};
 use service::dispatch::{Authentication, Dispatcher};
@@ -56,16 +57,19 @@ async fn serve(
     store: Arc<dyn Store>,
 ) -> Result<()> {
     let clock = region_clock(store.as_ref(), options.time_scale).await?;
-    let driver = driver(options, data, &clock)?;
+    let keys: Arc<dyn Keys> = Arc::new(kms::KeyStore::open(data.join("kms"))?);
+    let blobs = block::Config::Local { directory: data.join("blobs") };
+    let blobs = block::Blobs::open(&blobs).context("the blob store cannot be opened")?;
+    let direct = block::Direct::open(blobs.clone(), Arc::clone(&keys), &data.join("uploads"))?;
+    let driver = driver(options, data, &clock, &blobs, &keys)?;
     let simulated = driver.name() == "sim";
-    let keys = kms::KeyStore::open(data.join("kms"))?;
     let environment = Arc::new(Environment {
         account_id: options.account_id.clone(),
         public_pool: options.public_pool,
         driver,
         clock,
-        keys: Arc::new(keys),
-        blocks: Arc::new(crate::later::Later),
+        keys,
+        blocks: Arc::new(direct),
         services: service::invoke::Table::default(),
     });
     root_key(&environment, store.as_ref(), data).await?;
@@ -165,10 +169,17 @@ async fn region_clock(store: &dyn Store, scale: u32) -> Result<Clock> {
     })
 }
 
-fn driver(options: &Serve, data: &Path, clock: &Clock) -> Result<Arc<dyn base::machine::Driver>> {
+fn driver(
+    options: &Serve,
+    data: &Path,
+    clock: &Clock,
+    blobs: &block::Blobs,
+    keys: &Arc<dyn Keys>,
+) -> Result<Arc<dyn base::machine::Driver>> {
     let simulated = || {
         let launch = Duration::from_millis(options.sim_launch_time);
-        Arc::new(node::sim::Driver::new(clock.clone(), launch, simulated_cut())) as Arc<dyn base::machine::Driver>
+        let cut = node::sim::cut_into(blobs.clone(), Arc::clone(keys));
+        Arc::new(node::sim::Driver::new(clock.clone(), launch, cut)) as Arc<dyn base::machine::Driver>
     };
     let real = || -> Result<Arc<dyn base::machine::Driver>> {
         // QEMU runs unprivileged and reaches its files through this directory.
@@ -220,16 +231,4 @@ async fn root_key(environment: &Environment, store: &dyn Store, data: &Path) -> 
         }
     };
     credentials::write(data, &key)
-}
-
-/// A snapshot of a simulated volume holds what the volume was made from.
-fn simulated_cut() -> node::sim::Cut {
-    Box::new(|spec, _| {
-        let content = spec.source.clone().unwrap_or_else(|| base::volume::Content {
-            root: "0".repeat(64),
-            size_gib: spec.size_gib,
-            key: spec.key.clone(),
-        });
-        base::volume::SnapshotState::Completed { content, new_bytes: 0, full_bytes: 0 }
-    })
 }

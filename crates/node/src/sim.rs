@@ -18,7 +18,7 @@
 
 mod volumes;
 
-pub use volumes::Cut;
+pub use volumes::{Cut, cut_into};
 
 use base::machine::{Console, ExitCause, Spec, State, Wanted};
 use base::volume;
@@ -350,13 +350,13 @@ mod tests {
 
     /// Snapshots of nothing.
     fn cut() -> Cut {
-        Box::new(|spec, _| {
+        Box::new(|spec| {
             let content = base::volume::Content {
                 root: "0".repeat(64),
                 size_gib: spec.size_gib,
                 key: spec.key.clone(),
             };
-            SnapshotState::Completed { content, new_bytes: 0, full_bytes: 0 }
+            (SnapshotState::Completed { content, new_bytes: 0, full_bytes: 0 }, None)
         })
     }
 
@@ -420,7 +420,8 @@ mod tests {
     #[test]
     fn a_launch_takes_the_time_of_the_regions_clock() {
         let millis = Arc::new(AtomicI64::new(1_000));
-        let driver = Driver::new(Clock::Manual(Arc::clone(&millis)), Duration::from_secs(30), cut());
+        let driver =
+            Driver::new(Clock::Manual(Arc::clone(&millis)), Duration::from_secs(30), cut());
         let (sender, announced) = mpsc::channel();
         driver.listen(Box::new(move |id| sender.send(id.to_owned()).unwrap_or_default()));
         driver.apply(spec("i-1", Wanted::Running { start: 1, reboots: 0 }));

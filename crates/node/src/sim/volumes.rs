@@ -6,12 +6,48 @@
 //! thread of their own, because the blob store may block.
 
 use super::{Listener, locked};
+use base::key::{Keys, WrappedKey};
 use base::volume::{Ready, Snapshot, SnapshotState, Spec, State, Wanted};
+use block::{Blobs, Finished, Upload, upload};
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 
-/// Takes a snapshot of a volume that holds what it was made from. May block.
-pub type Cut = Box<dyn Fn(&Spec, &Snapshot) -> SnapshotState + Send + Sync>;
+/// Takes a snapshot of a volume that holds what it was made from. May block. What comes with the
+/// state is kept as long as the snapshot is wanted: it keeps blobs from being collected.
+pub type Cut = Box<dyn Fn(&Spec) -> (SnapshotState, Option<Finished>) + Send + Sync>;
+
+/// Takes snapshots into a blob store.
+pub fn cut_into(blobs: Blobs, keys: Arc<dyn Keys>) -> Cut {
+    let cut = move |spec: &Spec| -> Result<(SnapshotState, Finished), Box<dyn Error>> {
+        let open = |key: &Option<WrappedKey>| key.as_ref().map(|key| keys.unwrap(key)).transpose();
+        let key = open(&spec.key)?;
+        let finished = match &spec.source {
+            None => upload::empty(&blobs, spec.size_gib, key.as_ref())?,
+            Some(source) => {
+                let of_source = open(&source.key)?;
+                let copied =
+                    upload::copy(&blobs, source, of_source.as_ref(), key.as_ref(), 1, &|_, _| {
+                        ControlFlow::Continue(())
+                    })?;
+                let content = copied.content(spec.key.clone());
+                // As large as the volume has become.
+                Upload::begin(&blobs, Some(&content), spec.size_gib, key.as_ref())?.finish()?
+            }
+        };
+        let state = SnapshotState::Completed {
+            content: finished.content(spec.key.clone()),
+            new_bytes: finished.new_bytes,
+            full_bytes: finished.full_bytes,
+        };
+        Ok((state, finished))
+    };
+    Box::new(move |spec| match cut(spec) {
+        Ok((state, finished)) => (state, Some(finished)),
+        Err(error) => (SnapshotState::Failed { message: error.to_string() }, None),
+    })
+}
 
 pub(super) struct Volumes {
     inner: Mutex<Inner>,
@@ -25,6 +61,8 @@ struct Inner {
     volumes: HashMap<Box<str>, Volume>,
     /// The volumes of each machine that runs.
     machines: HashMap<Box<str>, Vec<Box<str>>>,
+    /// What completed snapshots need until they are recorded.
+    finished: HashMap<String, Finished>,
 }
 
 /// What is kept of one volume.
@@ -52,20 +90,22 @@ impl Volumes {
     }
 
     /// Makes `spec` so; whether anything changed.
-    pub(super) fn apply(
-        self: &Arc<Self>,
-        spec: Spec,
-        listener: &Arc<OnceLock<Listener>>,
-    ) -> bool {
+    pub(super) fn apply(self: &Arc<Self>, spec: Spec, listener: &Arc<OnceLock<Listener>>) -> bool {
         let mut inner = locked(&self.inner);
-        let Inner { volumes, machines } = &mut *inner;
+        let Inner { volumes, machines, finished } = &mut *inner;
         let id = spec.id.as_str();
         let mut snapshots = match volumes.get_mut(id) {
             Some(Volume::Present(known, _)) if **known == spec => return false,
             Some(volume) => std::mem::take(volume.snapshots()),
             None => BTreeMap::new(),
         };
-        snapshots.retain(|id, _| spec.snapshots.iter().any(|wanted| wanted.id == *id));
+        snapshots.retain(|id, _| {
+            let wanted = spec.snapshots.iter().any(|wanted| wanted.id == *id);
+            if !wanted {
+                finished.remove(id);
+            }
+            wanted
+        });
         for wanted in &spec.snapshots {
             if !snapshots.contains_key(&wanted.id) {
                 snapshots.insert(wanted.id.clone(), ASKED);
@@ -145,7 +185,7 @@ impl Volumes {
     ) -> Vec<String> {
         let wanted: Vec<Box<str>> = wanted.map(Box::from).collect();
         let mut inner = locked(&self.inner);
-        let Inner { volumes, machines } = &mut *inner;
+        let Inner { volumes, machines, .. } = &mut *inner;
         let before = match wanted.is_empty() {
             true => machines.remove(machine),
             false => machines.insert(machine.into(), wanted.clone()),
@@ -176,12 +216,15 @@ fn take(
 ) {
     for (spec, snapshot) in asked {
         let Some(volumes) = volumes.upgrade() else { return };
-        let state = (volumes.cut)(&spec, &snapshot);
-        if let Some(volume) = locked(&volumes.inner).volumes.get_mut(spec.id.as_str())
+        let (state, finished) = (volumes.cut)(&spec);
+        let mut inner = locked(&volumes.inner);
+        if let Some(volume) = inner.volumes.get_mut(spec.id.as_str())
             && let Some(known) = volume.snapshots().get_mut(&snapshot.id)
         {
             *known = state;
+            inner.finished.extend(finished.map(|finished| (snapshot.id, finished)));
         }
+        drop(inner);
         if let Some(listener) = listener.get() {
             listener(&spec.id);
         }
