@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             index,
             "Entry {{ at: {at}, length: {}, facts: Facts {{ name: {:?}, vcpus: {}, cores: {}, \
              threads_per_core: {}, memory_mib: {}, burstable: {}, bare_metal: {}, \
-             architectures: {}, ebs_optimized: {:?} }} }},",
+             architectures: {}, ebs_optimized: {:?}, nitro: {}, max_volumes: {}, \
+             local_disks: {}, local_disk_gb: {}, local_nvme: {} }} }},",
             description.len(),
             text("/InstanceType"),
             number("/VCpuInfo/DefaultVCpus"),
@@ -49,6 +50,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             flag("/BareMetal"),
             list("/ProcessorInfo/SupportedArchitectures"),
             text("/EbsInfo/EbsOptimizedSupport"),
+            text("/Hypervisor") != "xen",
+            number("/EbsInfo/MaximumEbsAttachments"),
+            number("/InstanceStorageInfo/Disks/0/Count"),
+            number("/InstanceStorageInfo/Disks/0/SizeInGB"),
+            text("/InstanceStorageInfo/NvmeSupport") == "required",
         )?;
     }
     index.push_str("];\n");

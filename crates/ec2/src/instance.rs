@@ -140,7 +140,7 @@ pub(crate) fn key_of(call: &Call<'_>, id: &str) -> String {
     key::of(call.region, key::INSTANCE, call.account(), id)
 }
 
-fn check_id(id: &str) -> Result<(), Error> {
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if base::id::is_valid("i", id) {
         return Ok(());
     }
@@ -197,7 +197,7 @@ fn peek_all(call: &mut Call<'_>, ids: &[String]) -> Result<Vec<Arc<Instance>>, E
 }
 
 /// The one instance that a request changes.
-fn get_one(call: &mut Call<'_>, id: Option<String>) -> Result<Arc<Instance>, Error> {
+pub(crate) fn get_one(call: &mut Call<'_>, id: Option<String>) -> Result<Arc<Instance>, Error> {
     let mut found = get_all(call, id.map(|id| vec![id]))?;
     found.pop().ok_or_else(|| Error::missing_parameter("InstanceId"))
 }
@@ -210,7 +210,7 @@ fn peek_one(call: &mut Call<'_>, id: Option<String>) -> Result<Arc<Instance>, Er
 }
 
 /// Stages a changed instance.
-fn put(call: &mut Call<'_>, instance: Instance) -> Arc<Instance> {
+pub(crate) fn put(call: &mut Call<'_>, instance: Instance) -> Arc<Instance> {
     let at = key_of(call, &instance.id);
     call.put(&at, instance)
 }

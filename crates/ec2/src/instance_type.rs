@@ -65,6 +65,16 @@ pub(crate) struct Facts {
     pub(crate) architectures: &'static [&'static str],
     /// `default`, `supported` or `unsupported`.
     pub(crate) ebs_optimized: &'static str,
+    /// Of the Nitro System, as whole machines are.
+    pub(crate) nitro: bool,
+    /// MaximumEbsAttachments.
+    pub(crate) max_volumes: u32,
+    /// Disks of the instance store. No type has disks of two sizes.
+    pub(crate) local_disks: u32,
+    /// Size of each, GB.
+    pub(crate) local_disk_gb: u32,
+    /// They are there without a block device mapping, which has no effect on them.
+    pub(crate) local_nvme: bool,
 }
 
 /// Where a type's description stands in [`DESCRIPTIONS`].

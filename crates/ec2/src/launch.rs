@@ -15,6 +15,7 @@ pub(crate) use check::{
     check_architecture, check_cpu_credits, check_user_data, cpu_credits, decode_user_data,
     not_ebs_optimized, terminates_on_shutdown,
 };
+pub(crate) use device::{is_device_name, most_volumes, not_bootable, too_many_volumes};
 pub(crate) use network::free_public_address;
 
 use crate::instance::{self, View};
@@ -24,9 +25,11 @@ use crate::record::{
     AttachedVolume, AttachmentState, Image, Instance, InstanceState, Interface,
     InterfaceAttachment, Kept, KeyPair, MetadataOptions, Subnet, Tags, Volume, VolumeState, key,
 };
+use crate::volume::source::{self, New};
 use crate::{image, tag};
+use base::key::WrappedKey;
 use check::{check_type_options, metadata_options, refuse_what_is_not_here, wanted_credits};
-use device::{Device, devices};
+use device::{Device, Devices, devices};
 use model::ec2::{self as api, op};
 use network::{Network, free_private_address, new_mac, private_claim};
 use service::throttle::Rate;
@@ -42,7 +45,7 @@ const MAX_COUNT: i32 = 1_000;
 /// and its volumes, with its part of the answer that is kept for a client token.
 const INSTANCE_BYTES: usize = 10_240;
 /// And each of its volumes.
-const VOLUME_BYTES: usize = 768;
+const VOLUME_BYTES: usize = 2_048;
 
 pub(crate) const OPERATIONS: &[Operation] = &[operation!(
     op::RunInstances,
@@ -51,11 +54,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[operation!(
     [
         "BlockDeviceMappings.DeviceName",
         "BlockDeviceMappings.NoDevice",
+        "BlockDeviceMappings.VirtualName",
         "BlockDeviceMappings.Ebs.DeleteOnTermination",
         "BlockDeviceMappings.Ebs.Encrypted",
         "BlockDeviceMappings.Ebs.Iops",
+        "BlockDeviceMappings.Ebs.KmsKeyId",
         "BlockDeviceMappings.Ebs.SnapshotId",
         "BlockDeviceMappings.Ebs.Throughput",
+        "BlockDeviceMappings.Ebs.VolumeInitializationRate",
         "BlockDeviceMappings.Ebs.VolumeSize",
         "BlockDeviceMappings.Ebs.VolumeType",
         "CapacityReservationSpecification.CapacityReservationPreference",
@@ -113,7 +119,7 @@ struct Plan {
     subnet: Arc<Subnet>,
     network: Network,
     user_data: Option<Vec<u8>>,
-    devices: Vec<Device>,
+    devices: Devices,
     metadata_options: MetadataOptions,
     cpu_credits: Option<String>,
     terminate_on_shutdown: bool,
@@ -164,7 +170,12 @@ pub(crate) fn run_instances(
             Some(text) => decode_user_data(text)?,
             None => None,
         },
-        devices: devices(&image, input.block_device_mappings.take().unwrap_or_default())?,
+        devices: devices(
+            call,
+            &image,
+            facts,
+            input.block_device_mappings.take().unwrap_or_default(),
+        )?,
         metadata_options: metadata_options(&input, &image, &instance_tags)?,
         cpu_credits: wanted_credits(&input, facts)?,
         terminate_on_shutdown: terminates_on_shutdown(
@@ -210,7 +221,7 @@ pub(crate) fn run_instances(
 /// How many instances of a plan one transaction can hold.
 fn fitting(plan: &Plan) -> u32 {
     let tags = |tags: &Tags| tags.iter().map(|(k, v)| 2 * (k.len() + v.len()) + 6).sum::<usize>();
-    let volumes = plan.devices.len();
+    let volumes = plan.devices.volumes.len();
     let ops = 4 + volumes;
     let user_data = plan.user_data.as_ref().map_or(0, Vec::len).div_ceil(3) * 4;
     let bytes = INSTANCE_BYTES
@@ -247,6 +258,8 @@ fn launch(
         true => Some(free_public_address(call)?),
         false => None,
     };
+    let keys: Vec<Option<WrappedKey>> =
+        plan.devices.volumes.iter().map(|device| device.key(call)).collect::<Result<_, Error>>()?;
     let now = instance::whole_second(call.now);
     let id = call.new_id("i");
     let interface_id = call.new_id("eni");
@@ -277,7 +290,8 @@ fn launch(
     };
     let at = key::of(call.region, key::INTERFACE, call.account(), &interface_id);
     let interface = call.put(&at, interface);
-    let volumes = plan.devices.iter().map(|device| stage_volume(call, plan, device, &id)).collect();
+    let volumes = plan.devices.volumes.iter().zip(keys);
+    let volumes = volumes.map(|(device, key)| stage_volume(call, plan, device, key, &id)).collect();
     let record = Instance {
         v: 1,
         id: id.clone(),
@@ -297,6 +311,7 @@ fn launch(
         public_ip,
         interface_id,
         volumes,
+        ephemeral: plan.devices.ephemeral.clone(),
         root_device_name: plan.image.root_device_name.clone(),
         user_data: plan.user_data.clone(),
         state: InstanceState::Pending,
@@ -329,43 +344,37 @@ fn stage_volume(
     call: &mut Call<'_>,
     plan: &Plan,
     device: &Device,
+    volume_key: Option<WrappedKey>,
     instance_id: &str,
 ) -> AttachedVolume {
+    let created = instance::whole_second(call.now);
     let id = call.new_id("vol");
-    let record = Volume {
-        v: 1,
+    let record = source::new(New {
         id: id.clone(),
-        size_gib: device.shape.size_gib,
-        kind: device.shape.kind.clone(),
-        iops: device.shape.iops,
-        throughput: device.shape.throughput,
-        snapshot_id: device.snapshot_id.clone(),
-        availability_zone: plan.subnet.availability_zone.clone(),
-        created: instance::whole_second(call.now),
+        shape: &device.shape,
+        snapshot: device.snapshot.as_deref(),
+        key: volume_key,
+        initialization_rate: device.initialization_rate,
+        zone: &plan.subnet.availability_zone,
+        created,
+    });
+    // Attached from the start: the launch fails if the volume cannot be made.
+    let record = Volume {
         attachments: vec![instance_id.to_owned()],
         state: VolumeState::Available,
-        key: None,
-        source: None,
-        multi_attach: false,
-        initialization_rate: None,
-        filled_first: false,
-        is_filled: false,
-        pending_snapshots: Vec::new(),
-        last_content: None,
-        modifications: Vec::new(),
-        auto_enable_io: false,
-        impaired: None,
         tags: plan.volume_tags.clone(),
+        ..record
     };
     let at = key::of(call.region, key::VOLUME, call.account(), &id);
     call.put(&at, record);
+    let is_root = device.name == plan.image.root_device_name;
     AttachedVolume {
         volume_id: id,
         device_name: device.name.clone(),
         delete_on_termination: device.delete_on_termination,
         size_gib: device.shape.size_gib,
-        source: device.source.clone(),
-        attached: instance::whole_second(call.now),
+        source: (is_root && !plan.image.key.is_empty()).then(|| plan.image.key.clone()),
+        attached: created,
         state: AttachmentState::Attached,
         forced: false,
     }

@@ -6,11 +6,13 @@
 //! signatures beside the identity document.
 
 use crate::instance::is_metadata_tag;
-use crate::instance_type;
+use crate::instance_type::{self, Facts};
 use crate::interface::{private_dns_name, public_dns_name};
-use crate::record::{Instance, InstanceState, Interface, Subnet, Vpc};
+use crate::record::{
+    AttachedVolume, AttachmentState, Instance, InstanceState, Interface, Subnet, Vpc,
+};
 use crate::region;
-use base::machine::{self, Metadata, Spec, Wanted};
+use base::machine::{self, LocalDisk, Metadata, Spec, Wanted};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -54,9 +56,7 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
         image: instance.image_key.clone(),
         vcpus: facts.map_or(1, |facts| facts.vcpus),
         memory_mib: facts.map_or(512, |facts| facts.memory_mib),
-        volumes: instance
-            .volumes
-            .iter()
+        volumes: volumes(instance)
             .map(|volume| machine::Volume {
                 id: volume.volume_id.clone(),
                 device_name: volume.device_name.clone(),
@@ -65,8 +65,8 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
                 delete_on_termination: volume.delete_on_termination,
             })
             .collect(),
-        forced_off: Vec::new(),
-        local_disks: Vec::new(),
+        forced_off: forced_off(instance).cloned().collect(),
+        local_disks: local_disks(instance, facts),
         interfaces: sources
             .interface
             .iter()
@@ -79,6 +79,41 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
             .collect(),
         metadata: metadata(sources),
     }
+}
+
+/// The volumes that the machine is to have.
+fn volumes(instance: &Instance) -> impl Iterator<Item = &AttachedVolume> {
+    instance.volumes.iter().filter(|volume| volume.state != AttachmentState::Detaching)
+}
+
+/// Those that are taken from it.
+fn forced_off(instance: &Instance) -> impl Iterator<Item = &String> {
+    let forced =
+        |volume: &&AttachedVolume| volume.forced && volume.state == AttachmentState::Detaching;
+    instance.volumes.iter().filter(forced).map(|volume| &volume.volume_id)
+}
+
+/// The instance store: what the launch mapped, or all of it where it has NVMe.
+fn local_disks(instance: &Instance, facts: Option<&'static Facts>) -> Vec<LocalDisk> {
+    let Some(facts) = facts else { return Vec::new() };
+    let disk = |name: String, device_name: String| LocalDisk {
+        name,
+        device_name,
+        size_gb: facts.local_disk_gb,
+    };
+    if facts.local_nvme {
+        // The root is nvme0n1.
+        let device = |number: u32| format!("/dev/nvme{}n1", number + 1);
+        return (0..facts.local_disks)
+            .map(|number| disk(format!("ephemeral{number}"), device(number)))
+            .collect();
+    }
+    instance
+        .ephemeral
+        .iter()
+        .filter(|_| facts.local_disks > 0)
+        .map(|mapped| disk(mapped.name.clone(), mapped.device_name.clone()))
+        .collect()
 }
 
 /// A number that is another one, as far as 64 bits go, when [`spec`] would be another one: what is
@@ -104,7 +139,8 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
         wants_public_ip: _,
         public_ip,
         interface_id: _,
-        volumes,
+        volumes: _,
+        ephemeral,
         root_device_name,
         user_data,
         // These are what is wanted.
@@ -138,7 +174,24 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
     }
     (region, account, id, reservation_id, launch_index, image_id, image_key).hash(&mut hash);
     (architecture, instance_type, public_key, availability_zone).hash(&mut hash);
-    (private_ip, public_ip, volumes, root_device_name, user_data).hash(&mut hash);
+    (private_ip, public_ip, ephemeral, root_device_name, user_data).hash(&mut hash);
+    for volume in volumes(instance) {
+        let AttachedVolume {
+            volume_id,
+            device_name,
+            delete_on_termination,
+            size_gib,
+            source,
+            attached: _,
+            // Who is there and who is not is what counts.
+            state: _,
+            forced: _,
+        } = volume;
+        (volume_id, device_name, delete_on_termination, size_gib, source).hash(&mut hash);
+    }
+    for volume_id in forced_off(instance) {
+        volume_id.hash(&mut hash);
+    }
     (launched.0, monitoring, metadata_options, tags).hash(&mut hash);
     (interface, group_names).hash(&mut hash);
     let block = |cidr: &base::Ipv4Cidr| (cidr.network(), cidr.length());
@@ -188,9 +241,13 @@ fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
     put("ami-manifest-path", "(unknown)");
     put("block-device-mapping/ami", &instance.root_device_name);
     put("block-device-mapping/root", &instance.root_device_name);
-    for (number, volume) in instance.volumes.iter().skip(1).enumerate() {
-        let short = volume.device_name.strip_prefix("/dev/").unwrap_or(&volume.device_name);
-        put(&format!("block-device-mapping/ebs{}", number + 1), short);
+    let short = |device: &str| device.strip_prefix("/dev/").unwrap_or(device).to_owned();
+    let others = volumes(instance).filter(|v| v.device_name != instance.root_device_name);
+    for (number, volume) in others.enumerate() {
+        put(&format!("block-device-mapping/ebs{}", number + 1), &short(&volume.device_name));
+    }
+    for disk in &instance.ephemeral {
+        put(&format!("block-device-mapping/{}", disk.name), &short(&disk.device_name));
     }
     put("events/maintenance/history", "[]");
     put("events/maintenance/scheduled", "[]");

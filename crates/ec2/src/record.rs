@@ -6,8 +6,8 @@
 
 pub mod snapshot;
 
-pub use crate::image::record::{Image, ImageState, MappedDisk, MappedVolume, Mapping, Protection};
 pub use self::snapshot::{EbsSettings, RecycleBinRule, Snapshot, SnapshotState};
+pub use crate::image::record::{Image, ImageState, MappedDisk, MappedVolume, Mapping, Protection};
 pub use crate::kept::Kept;
 use base::key::WrappedKey;
 use base::volume::Content;
@@ -278,6 +278,9 @@ pub struct Instance {
     pub interface_id: String,
     /// Attached volumes, root first.
     pub volumes: Vec<AttachedVolume>,
+    /// Disks of the instance store that its launch mapped. Those with NVMe are there unmapped.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ephemeral: Vec<MappedLocalDisk>,
     /// `/dev/xvda`.
     pub root_device_name: String,
     /// Decoded user data.
@@ -364,11 +367,20 @@ pub struct AttachedVolume {
     /// When it was attached.
     pub attached: Timestamp,
     /// How far. A launch's volumes are `Attached` from the start and show as the instance does.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub state: AttachmentState,
     /// Detached with Force: it is taken away although the guest does not let go.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub forced: bool,
+}
+
+/// A disk of the instance store in a launch's block device mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MappedLocalDisk {
+    /// `/dev/sdb`.
+    pub device_name: String,
+    /// `ephemeral0`.
+    pub name: String,
 }
 
 /// The life of an attachment. `busy`, a guest that does not let go, shows as `detaching` does.
@@ -466,45 +478,54 @@ pub struct Volume {
     pub created: Timestamp,
     /// The instances it is attached to, from `attaching` to `detaching`; the places are in the
     /// instances' records. Several with Multi-Attach.
-    #[serde(default, alias = "instance_id", deserialize_with = "one_or_several")]
+    #[serde(
+        default,
+        alias = "instance_id",
+        deserialize_with = "one_or_several",
+        skip_serializing_if = "is_default"
+    )]
     pub attachments: Vec<String>,
     /// How far it is.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub state: VolumeState,
     /// The key of its data; `None` is not encrypted. Never changes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub key: Option<WrappedKey>,
     /// What it starts from. Never changes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub source: Option<Content>,
     /// Multi-Attach.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub multi_attach: bool,
     /// VolumeInitializationRate, MiB/s.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub initialization_rate: Option<u32>,
     /// Made from a snapshot with fast snapshot restore in its zone: filled before it is available.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub filled_first: bool,
-    /// It holds all of its source.
-    #[serde(default)]
+    /// It holds all of its source, or has none.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_filled: bool,
+    /// The source is an image's of the node, which keeps it: that the volume has filled matters to
+    /// nobody and is not written.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub source_is_published: bool,
     /// Snapshots of it that are not completed, in the order of their calls. CreateSnapshot adds
     /// here; the snapshot's reconciler removes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pending_snapshots: Vec<String>,
     /// Content of its newest completed snapshot, the next one's parent. A snapshot's reconciler
     /// writes it with the removal from `pending_snapshots`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub last_content: Option<Content>,
     /// Modifications, oldest first: the newest and those that began less than a day before it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub modifications: Vec<VolumeModification>,
     /// autoEnableIO.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub auto_enable_io: bool,
     /// Its input and output fail.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub impaired: Option<Impairment>,
     /// Tags.
     pub tags: Tags,
@@ -584,6 +605,10 @@ pub struct Impairment {
     pub since: Timestamp,
     /// When EnableVolumeIO, or autoEnableIO, enabled input and output again.
     pub io_enabled: Option<Timestamp>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A list that was an `Option` once.

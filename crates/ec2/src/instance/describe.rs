@@ -113,7 +113,7 @@ impl View {
                     delete_on_termination: Some(attachment.delete_on_termination),
                     device_index: i32::try_from(attachment.device_index).ok(),
                     network_card_index: Some(0),
-                    status: Some(attachment_status(self.instance.state).to_owned()),
+                    status: Some(interface_status(self.instance.state).to_owned()),
                     ..Default::default()
                 }
             }),
@@ -146,6 +146,15 @@ fn not_managed() -> Option<api::OperatorResponse> {
     Some(api::OperatorResponse { managed: Some(false), ..Default::default() })
 }
 
+/// State of an interface's attachment while its instance is in `state`.
+fn interface_status(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Pending => "attaching",
+        InstanceState::ShuttingDown => "detaching",
+        _ => "attached",
+    }
+}
+
 /// A mapping of an attached volume.
 pub(super) fn block_device(
     instance: &Instance,
@@ -156,7 +165,7 @@ pub(super) fn block_device(
         ebs: Some(api::EbsInstanceBlockDevice {
             attach_time: Some(volume.attached),
             delete_on_termination: Some(volume.delete_on_termination),
-            status: Some(attachment_status(instance.state).to_owned()),
+            status: Some(attachment_status(instance, volume).to_owned()),
             volume_id: Some(volume.volume_id.clone()),
             ..Default::default()
         }),
@@ -342,7 +351,7 @@ const FILTERS: &[Field<View>] = &[
         each_volume(v, |volume| volume.device_name.as_str().into())
     }),
     ("block-device-mapping.status", |v| {
-        each_volume(v, |_| attachment_status(v.instance.state).into())
+        each_volume(v, |volume| attachment_status(&v.instance, volume).into())
     }),
     ("block-device-mapping.volume-id", |v| {
         each_volume(v, |volume| volume.volume_id.as_str().into())
@@ -434,7 +443,7 @@ const FILTERS: &[Field<View>] = &[
     }),
     ("network-interface.attachment.network-card-index", |v| on_attachment(v, |_| "0".into())),
     ("network-interface.attachment.status", |v| {
-        on_attachment(v, |_| attachment_status(v.instance.state).into())
+        on_attachment(v, |_| interface_status(v.instance.state).into())
     }),
     ("network-interface.availability-zone", |v| {
         on_interface(v, |i| i.availability_zone.as_str().into())

@@ -77,10 +77,6 @@ pub(super) fn refuse_what_is_not_here(input: &api::RunInstancesRequest) -> Resul
         only("NetworkInterface.NetworkCardIndex", count(given.network_card_index), &["0"]);
         only("NetworkInterface.Ipv6AddressCount", count(given.ipv6_address_count), &["0"]);
     }
-    for mapping in input.block_device_mappings.iter().flatten() {
-        let encrypted = mapping.ebs.as_ref().and_then(|ebs| ebs.encrypted);
-        only("BlockDeviceMapping.Ebs.Encrypted", text(encrypted), &["false"]);
-    }
     refused.map_or(Ok(()), |message| Err(Error::unsupported(message)))
 }
 
