@@ -24,7 +24,10 @@ mod key_pair;
 mod launch;
 mod machine_plan;
 mod network_plan;
+mod recycle_bin;
 mod security_group;
+mod snapshot;
+mod snapshot_reconciler;
 mod subnet;
 mod tag;
 #[cfg(test)]
@@ -44,7 +47,7 @@ pub fn service() -> Service {
 
 /// What moves EC2's records on.
 pub const RECONCILERS: &[service::reconcile::Reconciler] =
-    &[network_plan::RECONCILER, instance_reconciler::RECONCILER];
+    &[network_plan::RECONCILER, instance_reconciler::RECONCILER, snapshot_reconciler::RECONCILER];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
 /// which the daemon keeps under `/node-image/`.
@@ -76,7 +79,8 @@ pub fn operations() -> Vec<&'static Operation> {
         volume::OPERATIONS,
         vpc::OPERATIONS,
     ];
-    tables.iter().flat_map(|table| table.iter()).collect()
+    let tables = tables.iter().chain(snapshot::OPERATIONS);
+    tables.flat_map(|table| table.iter()).collect()
 }
 
 /// The filters of a request in the form that the filter tables take.

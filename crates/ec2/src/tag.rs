@@ -42,7 +42,6 @@ pub(crate) fn from_specifications(
     specified(specifications, resource_type, allowed, false)
 }
 
-#[allow(dead_code)] // Until snapshots use it.
 /// [`from_specifications`] for what services make too: their tags may have reserved keys.
 pub(crate) fn for_caller(
     call: &Call<'_>,
@@ -177,7 +176,7 @@ macro_rules! tagged {
     };
 }
 
-tagged!(Vpc, Subnet, SecurityGroup, KeyPair, Image, Instance, Interface, Volume);
+tagged!(Vpc, Subnet, SecurityGroup, KeyPair, Image, Instance, Interface, Volume, Snapshot);
 
 type IdAndTags = (String, Tags);
 
@@ -261,6 +260,7 @@ macro_rules! kind {
 const KINDS: &[ResourceKind] = &[
     kind!("i", "instance", key::INSTANCE, Instance, "InvalidInstanceID", "instance ID", true),
     kind!("vol", "volume", key::VOLUME, Volume, "InvalidVolume", "volume", true),
+    kind!("snap", "snapshot", key::SNAPSHOT, Snapshot, "InvalidSnapshot", "snapshot", true),
     kind!(
         "eni",
         "network-interface",
@@ -378,7 +378,7 @@ fn invalid_id(id: &str) -> Error {
 }
 
 fn not_found(code: &str, noun: &str, id: &str) -> Error {
-    let stop = if noun == "volume" { "." } else { "" };
+    let stop = if matches!(noun, "volume" | "snapshot") { "." } else { "" };
     Error::client(format!("{code}.NotFound"), format!("The {noun} '{id}' does not exist{stop}"))
 }
 

@@ -71,6 +71,10 @@ pub struct Snapshot {
     /// Images that use it: it is not deleted while there is one.
     #[serde(default)]
     pub images: BTreeSet<String>,
+    /// The node's image whose kernel boots what it holds ([`crate::record::Image::key`]), handed on
+    /// from image to volume to snapshot; empty when the firmware does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image_key: String,
     /// createVolumePermission.
     #[serde(default)]
     pub permissions: Permissions,
@@ -172,7 +176,7 @@ pub struct Lock {
     pub days: u32,
     /// When it was locked.
     pub created: Timestamp,
-    /// When its duration starts: with its lock, or when the snapshot was completed later.
+    /// When its duration starts.
     pub starts: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
