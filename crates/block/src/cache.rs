@@ -42,6 +42,17 @@ impl<K: Copy + Eq + Hash, V> Cache<K, V> {
         Ok(made)
     }
 
+    /// The value of a key if it is here. Waits for nobody who makes one.
+    pub(crate) fn peek(&self, key: K) -> Option<Arc<V>> {
+        let mut slots = lock(&self.slots);
+        slots.now += 1;
+        let now = slots.now;
+        let (used, slot) = slots.by_key.get_mut(&key)?;
+        *used = now;
+        let value = slot.try_lock().ok()?;
+        value.clone()
+    }
+
     fn slot(&self, key: K) -> Arc<Slot<V>> {
         let mut slots = lock(&self.slots);
         slots.now += 1;

@@ -177,6 +177,16 @@ impl Reader {
         self.blocks.get(index, read).map(Some)
     }
 
+    /// As [`Reader::block`], for what is in memory: `None` means that it would have to be read.
+    #[allow(clippy::option_option)]
+    pub fn block_now(&self, index: u64) -> Option<Option<Arc<Vec<u8>>>> {
+        let Some(reference) = self.tree.root.page_of(index) else { return Some(None) };
+        match self.tree.pages.peek(reference.number)?.block(index) {
+            None => Some(None),
+            Some(_) => self.blocks.peek(index).map(Some),
+        }
+    }
+
     /// Fills `buffer` with what stands at `offset`.
     ///
     /// # Errors

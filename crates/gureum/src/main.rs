@@ -10,6 +10,7 @@ mod credentials;
 mod down;
 mod images;
 mod serve;
+mod storage;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -38,6 +39,9 @@ enum Command {
     /// Build, import and list machine images.
     #[command(subcommand)]
     Image(Image),
+    /// Serve content to one volume that fills from it; the daemon starts this.
+    #[command(hide = true)]
+    Storage,
     /// Stop the daemon and every machine, and remove namespaces, taps, routes and nft tables.
     Down(Down),
 }
@@ -205,13 +209,19 @@ enum Image {
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GUREUM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A reader of the log may be gone; the process goes on.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
     let result = match CommandLine::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Doctor(data) => doctor(&data),
         Command::Env(options) => credentials::print_environment(&options),
         Command::Certificate(data) => certificate(&data),
         Command::Image(command) => images::run(&command),
+        Command::Storage => storage::run(),
         Command::Down(options) => down::run(&options),
     };
     match result {

@@ -29,8 +29,10 @@
 pub mod client;
 pub mod protocol;
 pub mod server;
+pub mod storage;
 
 pub use client::Client;
+pub use storage::StorageOptions;
 
 use std::io;
 
