@@ -17,8 +17,11 @@
 //!                  │           InstanceInitiatedShutdownBehavior is terminate
 //!                  │ machine is gone
 //!                  ▼
-//!             terminated (interface, claims and volumes deleted) ── one hour ──► no record
+//!             terminated (interface and claims deleted, volumes deleting) ── one hour ──► no record
 //! ```
+//!
+//! Attachments of a running instance are `attaching` until the driver says that the machine has the
+//! volume, and `detaching` until it has let go; a machine that is off has what it is to have.
 //!
 //! [`step`] is the plan: pure, a function of record, observation and time. [`run`] reads, asks it,
 //! stages its change as one transaction and tells the driver the state that is wanted then. Handlers
@@ -31,10 +34,12 @@
 
 use crate::machine_plan::{self, Sources};
 use crate::record::{
-    Instance, InstanceState, Interface, SecurityGroup, StateReason, Subnet, Volume, Vpc, key,
+    AttachedVolume, AttachmentState, Instance, InstanceState, Interface, SecurityGroup,
+    StateReason, Subnet, Volume, VolumeState, Vpc, key,
 };
 use base::Timestamp;
 use base::machine::{ExitCause, State};
+use base::volume;
 use service::reconcile::Reconciler;
 use service::{Call, Effect, Error};
 use std::sync::Arc;
@@ -231,6 +236,7 @@ fn apply(
                 next.transition_reason.clear();
             }
             release_public_address(call, account, &mut next)?;
+            settle_off(call, account, &mut next)?;
         }
         Change::ShuttingDown(reason) => {
             move_to(InstanceState::ShuttingDown);
@@ -294,6 +300,25 @@ fn release_interface(call: &mut Call<'_>, account: &str, instance: &Instance) ->
     Ok(())
 }
 
+/// Takes a volume from the instance. Deleted on termination, it goes with its last instance.
+fn release_volume(
+    call: &mut Call<'_>,
+    account: &str,
+    instance_id: &str,
+    attached: &AttachedVolume,
+    is_deleted: bool,
+) -> Result<(), Error> {
+    let at = key::of(call.region, key::VOLUME, account, &attached.volume_id);
+    let Some(found) = call.get::<Volume>(&at)? else { return Ok(()) };
+    let mut volume = Volume::clone(&found);
+    volume.attachments.retain(|id| id != instance_id);
+    if is_deleted && volume.attachments.is_empty() {
+        volume.state = VolumeState::Deleting;
+    }
+    call.put(&at, volume);
+    Ok(())
+}
+
 /// Deletes the volumes of a terminated instance that go with it; the others become available.
 fn release_volumes(
     call: &mut Call<'_>,
@@ -301,16 +326,94 @@ fn release_volumes(
     instance: &mut Instance,
 ) -> Result<(), Error> {
     for attached in std::mem::take(&mut instance.volumes) {
-        let at = key::of(call.region, key::VOLUME, account, &attached.volume_id);
-        if attached.delete_on_termination {
-            call.delete(&at);
-        } else if let Some(volume) = call.get::<Volume>(&at)? {
-            let mut volume = Volume::clone(&volume);
-            volume.attachments.retain(|id| *id != instance.id);
-            call.put(&at, volume);
+        let is_deleted = attached.delete_on_termination;
+        release_volume(call, account, &instance.id, &attached, is_deleted)?;
+    }
+    Ok(())
+}
+
+/// A machine that is off has the volumes that it is to have.
+fn settle_off(call: &mut Call<'_>, account: &str, instance: &mut Instance) -> Result<(), Error> {
+    for mut attached in std::mem::take(&mut instance.volumes) {
+        if attached.state == AttachmentState::Detaching {
+            release_volume(call, account, &instance.id, &attached, false)?;
+        } else {
+            attached.state = AttachmentState::Attached;
+            instance.volumes.push(attached);
         }
     }
     Ok(())
+}
+
+/// What becomes of an attachment to a running machine; `None` while it is on its way. `was_told` says
+/// whether the driver knows the wish that it belongs to.
+pub(crate) fn settled(
+    instance_id: &str,
+    attached: AttachmentState,
+    volume: &volume::State,
+    was_told: bool,
+) -> Option<Settled> {
+    let is_there = match volume {
+        volume::State::Ready(ready) => ready.attached.iter().any(|id| id == instance_id),
+        // It may be there: whoever has just started does not know yet.
+        volume::State::Absent | volume::State::Creating => attached == AttachmentState::Detaching,
+        volume::State::Failed { .. } | volume::State::Deleting { .. } | volume::State::Gone => {
+            false
+        }
+    };
+    match attached {
+        AttachmentState::Attaching if is_there => Some(Settled::Attached),
+        AttachmentState::Detaching if was_told && !is_there => Some(Settled::Detached),
+        _ => None,
+    }
+}
+
+/// See [`settled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// The machine has it.
+    Attached,
+    /// It has let go of it.
+    Detached,
+}
+
+/// Writes down which volumes a running machine really has. Whether anything changed; the ids of
+/// those that are on their way.
+fn settle(
+    call: &mut Call<'_>,
+    account: &str,
+    instance: &Instance,
+    was_told: bool,
+) -> Result<(bool, Vec<String>), Error> {
+    let mut waiting = Vec::new();
+    let mut next: Option<Instance> = None;
+    for attached in instance.volumes.iter().filter(|v| v.state != AttachmentState::Attached) {
+        let id = &attached.volume_id;
+        let observed = call.environment.driver.volume_state(id);
+        let Some(outcome) = settled(&instance.id, attached.state, &observed, was_told) else {
+            waiting.push(id.clone());
+            continue;
+        };
+        let next = next.get_or_insert_with(|| instance.clone());
+        match outcome {
+            Settled::Attached => {
+                for known in next.volumes.iter_mut().filter(|known| known.volume_id == *id) {
+                    known.state = AttachmentState::Attached;
+                }
+            }
+            Settled::Detached => {
+                next.volumes.retain(|known| known.volume_id != *id);
+                release_volume(call, account, &instance.id, attached, false)?;
+            }
+        }
+        call.effect(Effect::Unlisten(id.clone()));
+    }
+    let changed = next.is_some();
+    if let Some(next) = next {
+        let at = key::of(call.region, key::INSTANCE, account, &instance.id);
+        call.put(&at, next);
+    }
+    Ok((changed, waiting))
 }
 
 /// Whether the machine is up as the record wants it.
@@ -354,11 +457,18 @@ fn drive(
         group_names: &group_names,
     };
     let fingerprint = machine_plan::fingerprint(&sources, wanted);
-    if call.applied() == Some(fingerprint) && is_up(instance, observed) {
-        return Ok(());
+    let was_told = call.applied() == Some(fingerprint);
+    if !(was_told && is_up(instance, observed)) {
+        let spec = machine_plan::spec(&sources, wanted);
+        call.effect(Effect::Apply(Box::new(spec), Some(fingerprint)));
     }
-    let spec = machine_plan::spec(&sources, wanted);
-    call.effect(Effect::Apply(Box::new(spec), Some(fingerprint)));
+    if instance.state == InstanceState::Running {
+        let (changed, waiting) = settle(call, account, instance, was_told)?;
+        // A change wakes this reconciler again.
+        for id in waiting.into_iter().filter(|_| !changed) {
+            call.effect(Effect::Listen(id));
+        }
+    }
     Ok(())
 }
 

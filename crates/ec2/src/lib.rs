@@ -33,6 +33,7 @@ mod tag;
 #[cfg(test)]
 mod testing;
 mod volume;
+mod volume_reconciler;
 mod vpc;
 
 use base::image::Published;
@@ -46,8 +47,12 @@ pub fn service() -> Service {
 }
 
 /// What moves EC2's records on.
-pub const RECONCILERS: &[service::reconcile::Reconciler] =
-    &[network_plan::RECONCILER, instance_reconciler::RECONCILER, snapshot_reconciler::RECONCILER];
+pub const RECONCILERS: &[service::reconcile::Reconciler] = &[
+    network_plan::RECONCILER,
+    instance_reconciler::RECONCILER,
+    volume_reconciler::RECONCILER,
+    snapshot_reconciler::RECONCILER,
+];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
 /// which the daemon keeps under `/node-image/`.
