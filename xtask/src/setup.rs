@@ -59,7 +59,15 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
 /// # Errors
 /// Something is missing and this is not root, or apt failed.
 pub(crate) fn machine_packages() -> Result<()> {
-    let missing: Vec<&str> = MACHINE_PACKAGES
+    packages(MACHINE_PACKAGES)
+}
+
+/// Installs packages, each with a command that shows that it is there.
+///
+/// # Errors
+/// As [`machine_packages`].
+pub(crate) fn packages(wanted: &[(&'static str, &'static str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| !present(program))
         .map(|(_, package)| *package)

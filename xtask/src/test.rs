@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Ok(())
     })?;
     let gureum = gureum.context("no binary")?;
-    let python = setup::venv(&setup::target().join("test-venv"), PYTHON_PACKAGES)?;
+    let python = python()?;
     if wanted("clients") {
         layer("clients on the simulated region", || pytest(&python, &gureum, "tests/clients"))?;
     }
@@ -59,6 +59,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The `bin` directory of the tests' Python.
+///
+/// # Errors
+/// Python or PyPI is not there.
+pub(crate) fn python() -> Result<std::path::PathBuf> {
+    setup::venv(&setup::target().join("test-venv"), PYTHON_PACKAGES)
 }
 
 fn layer(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -6,6 +6,7 @@
 //! gureum verifies their signatures and answers a write after the fsync, the peers do neither.
 //! A whole run rewrites docs/performance.md; a run of some rows only prints.
 
+mod disk;
 mod load;
 mod machine;
 mod report;
@@ -55,7 +56,33 @@ const ROWS: &[(&str, &str, Bar)] = &[
     ("first-imds", "run-instances to first IMDS request, to bare QEMU", Bar::AtMost(1.15, "times")),
     ("memory-vm", "resident memory added per running VM", Bar::AtMost(1.0, "MiB")),
     ("throughput", "TCP through our rules, to the same path without", Bar::AtLeast(0.9)),
+    ("disk-random-read", "volume, random 4 KiB reads, to a bare qcow2", Bar::AtLeast(0.95)),
+    ("disk-random-write", "volume, random 4 KiB writes, to a bare qcow2", Bar::AtLeast(0.95)),
+    ("disk-sequential-read", "volume, sequential 1 MiB reads, to a bare qcow2", Bar::AtLeast(0.95)),
+    (
+        "disk-sequential-write",
+        "volume, sequential 1 MiB writes, to a bare qcow2",
+        Bar::AtLeast(0.95),
+    ),
+    ("filling-random-read", "the same on a volume that still fills", Bar::AtLeast(0.9)),
+    ("filling-random-write", "the same on a volume that still fills", Bar::AtLeast(0.9)),
+    ("filling-sequential-read", "the same on a volume that still fills", Bar::AtLeast(0.9)),
+    ("filling-sequential-write", "the same on a volume that still fills", Bar::AtLeast(0.9)),
+    ("pause", "a guest's durable write waits for CreateSnapshot", Bar::AtMost(100.0, "ms")),
+    ("pause-size", "that of 64 GiB to that of 1 GiB", Bar::AtMost(1.5, "times")),
+    (
+        "second-snapshot",
+        "bytes of a second snapshot to bytes that changed",
+        Bar::AtMost(1.1, "times"),
+    ),
+    ("first-read", "volume from 10 GiB snapshot: call to guest's read", Bar::AtMost(3.0, "s")),
+    ("first-read-size", "that of 10 GiB to that of 1 GiB", Bar::AtMost(1.5, "times")),
+    ("enforced-iops", "IOPS over 30 s, off what is configured", Bar::AtMost(5.0, "%")),
+    ("enforced-throughput", "throughput over 30 s, off what is configured", Bar::AtMost(5.0, "%")),
 ];
+
+/// The first of the rows that bench/disks.py measures; the rest follow it.
+const FIRST_DISK: &str = "disk-random-read";
 
 /// What to ask a server.
 type Ask = fn(&Server) -> Result<Vec<Question>>;
@@ -252,6 +279,28 @@ impl Bench {
         self.machine_row("first-imds", machine::first_imds);
         self.machine_row("memory-vm", machine::memory_per_machine);
         self.machine_row("throughput", machine::throughput);
+        self.disks();
+    }
+
+    /// The rows about disks, measured in one run of a region.
+    fn disks(&mut self) {
+        let disks = ROWS.iter().map(|(key, ..)| *key).skip_while(|key| *key != FIRST_DISK);
+        let keys: Vec<&'static str> = disks.filter(|key| self.wants(key)).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let mut values = Vec::new();
+        let result = disk::measure(&self.tools, &keys, |key, value| {
+            values.push((key.to_owned(), value));
+        });
+        for key in keys {
+            let value = values.iter().find(|(measured, _)| measured == key);
+            self.add(key, |row| match (value, &result) {
+                (Some((_, value)), _) => row.set_value(*value),
+                (None, Err(error)) => row.skipped = Some(format!("{error:#}")),
+                (None, Ok(())) => row.skipped = Some("it was not measured".to_owned()),
+            });
+        }
     }
 
     fn machine_row(&mut self, key: &'static str, measure: impl Fn(&Tools) -> Result<f64>) {
