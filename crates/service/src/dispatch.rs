@@ -67,6 +67,7 @@ pub enum Authentication {
 
 struct Served {
     model: &'static wire::ServiceModel,
+    rules: Rules,
     operations: HashMap<&'static str, &'static Operation>,
     set_up: Option<SetUp>,
 }
@@ -257,7 +258,12 @@ impl Dispatcher {
                     .iter()
                     .map(|o| (o.model.name, *o))
                     .collect::<HashMap<_, _>>();
-                let served = Served { model: service.model, operations, set_up: service.set_up };
+                let served = Served {
+                    model: service.model,
+                    rules: rules(service.model),
+                    operations,
+                    set_up: service.set_up,
+                };
                 (service.model.signing_name, served)
             })
             .collect();
@@ -319,7 +325,7 @@ impl Dispatcher {
         };
         *spoken = Some(served);
         let region = claim.as_ref().map_or("us-east-1".into(), |claim| claim.region.to_string());
-        let identity = self.authenticate(request, claim, served.model)?;
+        let identity = self.authenticate(request, claim, served)?;
         if !is_region(&region) {
             return Err(Error::client(
                 "SignatureDoesNotMatch",
@@ -357,16 +363,18 @@ impl Dispatcher {
             let rate = operation.rate_of(&inspection.paths);
             // The two ways to describe have a bucket each: they differ in size.
             let kind = if rate == crate::throttle::UNFILTERED { "/unfiltered" } else { "" };
-            throttle.take(&format!("{key}{kind}"), rate, 1.0, now)?;
+            let words = |error: Error| error.in_words_of(operation.model);
+            throttle.take(&format!("{key}{kind}"), rate, 1.0, now).map_err(words)?;
             if let Some((rate, tokens)) = operation.resources_of(&inspection.canonical) {
-                throttle.take(&format!("{key}/resources"), rate, tokens, now)?;
+                throttle.take(&format!("{key}/resources"), rate, tokens, now).map_err(words)?;
             }
         }
         let task = Task { operation, protocol: call.protocol, input, inspection };
-        match (operation.kind, question) {
+        let reply = match (operation.kind, question) {
             (Kind::Read, Some(question)) => self.read(&asked, &task, question),
             _ => self.run(&asked, &task).await,
-        }
+        };
+        reply.map_err(|error| error.in_words_of(operation.model))
     }
 
     /// The service of a request that names none: by its operation, since their names differ.
@@ -390,13 +398,13 @@ impl Dispatcher {
         &self,
         request: &Request<'_>,
         claim: Result<sigv4::Claim<'_>, sigv4::Error>,
-        model: &'static wire::ServiceModel,
+        served: &Served,
     ) -> Result<Identity, Error> {
         let Authentication::Sigv4(lookup) = self.authentication else {
             return Ok(self.root.clone());
         };
         let refuse = |error: sigv4::Error| {
-            let flavour = match wire::server::protocol(model, request) {
+            let flavour = match wire::server::protocol(served.model, request) {
                 Protocol::Ec2 => Flavour::Ec2,
                 Protocol::Query | Protocol::RestXml => Flavour::Query,
                 _ => Flavour::Json,
@@ -412,7 +420,7 @@ impl Dispatcher {
         let credential = lookup(&self.store.snapshot(), &claim.access_key_id)
             .ok_or_else(|| refuse(sigv4::Error::UnknownAccessKey))?;
         let key = self.signing_keys.get(&claim, &credential.secret);
-        sigv4::verify(request, &claim, &key, Rules::STANDARD, Timestamp::wall()).map_err(refuse)?;
+        sigv4::verify(request, &claim, &key, served.rules, Timestamp::wall()).map_err(refuse)?;
         Ok(credential.identity)
     }
 
@@ -527,7 +535,7 @@ impl Dispatcher {
     async fn run(&self, asked: &Asked<'_>, task: &Task) -> Result<Reply, Error> {
         let Task { operation, input, inspection, .. } = task;
         if let Some(token) = &inspection.token {
-            check_token(token)?;
+            check_token(operation.model, token)?;
         }
         let token_key = inspection.token.as_ref().map(|token| {
             let (name, account) = (operation.model.name, &asked.identity.account_id);
@@ -547,7 +555,11 @@ impl Dispatcher {
                 }
                 return Ok(known.reply());
             }
-            let output = (operation.run)(&mut call, input.as_any())?;
+            let mut answer = || (operation.run)(&mut call, input.as_any());
+            let output = match operation.kind {
+                Kind::Live => blocking(answer)?,
+                _ => answer()?,
+            };
             if inspection.dry_run {
                 return Err(dry_run());
             }
@@ -656,6 +668,16 @@ impl Dispatcher {
 /// What a reset leaves: the root's access key, and what is known of the node's images.
 const KEPT_AT_RESET: [&str; 2] = ["/iam/", "/node-image/"];
 
+/// Does work that may wait for a disk or a server, where this thread's other tasks can move to
+/// another one.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// The answer to a request whose body was not read to its end.
 pub(crate) fn too_large(limit: usize) -> Answer {
     let request_id = base::id::request_id(&mut fastrand::Rng::new());
@@ -669,16 +691,36 @@ pub(crate) fn too_large(limit: usize) -> Answer {
 }
 
 /// Client tokens are keys of the store, so their form matters (EC2 API Reference, "Ensuring
-/// idempotency": at most 64 ASCII characters).
-fn check_token(token: &str) -> Result<(), Error> {
-    if token.len() <= TOKEN_LENGTH && token.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+/// idempotency": at most 64 ASCII characters). A model may allow longer ones.
+fn check_token(operation: &wire::OperationModel, token: &str) -> Result<(), Error> {
+    let members = operation.input.map_or(&[][..], |input| input.target.members());
+    let most = members
+        .iter()
+        .find(|member| member.name == operation.idempotency_token)
+        .and_then(|member| member.target.constraints?.max)
+        .map_or(TOKEN_LENGTH as f64, |most| most.max(TOKEN_LENGTH as f64));
+    if token.len() as f64 <= most && token.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Ok(());
     }
     Err(Error::invalid_parameter_value(format!(
         "Value ({}) for parameter clientToken is invalid. A client token has at most \
-         {TOKEN_LENGTH} ASCII characters.",
+         {most} ASCII characters.",
         token.chars().take(2 * TOKEN_LENGTH).collect::<String>()
     )))
+}
+
+/// What a service lets differ in signatures. Where a body can be a stream of bytes, a client may
+/// leave it out of the signature; what it holds is checked in another way then.
+fn rules(model: &wire::ServiceModel) -> Rules {
+    let takes_streams = model.operations.iter().any(|operation| {
+        let input = operation.input.map(|input| input.target);
+        input.is_some_and(|input| {
+            let payload = input.traits.map_or("", |traits| traits.payload);
+            let mut members = input.members().iter();
+            members.any(|m| m.name == payload && matches!(m.target.kind, wire::Kind::Blob))
+        })
+    });
+    Rules { unsigned_payload: takes_streams, ..Rules::STANDARD }
 }
 
 pub(crate) fn dry_run() -> Error {

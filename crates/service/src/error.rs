@@ -16,12 +16,14 @@ pub struct Error {
     pub message: String,
     /// HTTP status: 4xx for the caller's faults, 5xx for ours.
     pub status: u16,
+    /// Further members of the exception, such as `Reason` ([`wire::Error::members`]).
+    pub members: Vec<(&'static str, String)>,
 }
 
 impl Error {
     /// The caller's fault, status 400.
     pub fn client(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Error { code: code.into(), message: message.into(), status: 400 }
+        Error { code: code.into(), message: message.into(), status: 400, members: Vec::new() }
     }
 
     /// Our fault. The detail goes to the log; the caller learns only that it happened.
@@ -31,6 +33,7 @@ impl Error {
             code: "InternalError".into(),
             message: "An internal error has occurred".into(),
             status: 500,
+            members: Vec::new(),
         }
     }
 
@@ -38,6 +41,33 @@ impl Error {
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = status;
+        self
+    }
+
+    /// The same error with a further member of its exception.
+    #[must_use]
+    pub fn with_member(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.members.push((name, value.into()));
+        self
+    }
+
+    /// The same error in the words of an operation: what belongs to no single operation is, in most
+    /// services, an exception of their model with a name of its own.
+    #[must_use]
+    pub fn in_words_of(mut self, operation: &wire::OperationModel) -> Self {
+        const WORDS: [(&str, &[&str]); 3] = [
+            ("IdempotentParameterMismatch", &["ConflictException"]),
+            ("InternalError", &["InternalServerException"]),
+            ("RequestLimitExceeded", &["RequestThrottledException"]),
+        ];
+        let names = WORDS.iter().find(|(code, _)| *code == self.code).map_or(&[][..], |(_, n)| n);
+        for exception in operation.errors {
+            let traits = exception.traits.and_then(|traits| traits.error.as_ref());
+            if names.contains(&exception.name) {
+                self.code = exception.name.into();
+                self.status = traits.map_or(self.status, |traits| traits.status);
+            }
+        }
         self
     }
 
@@ -72,12 +102,22 @@ impl std::error::Error for Error {}
 
 impl From<wire::Error> for Error {
     fn from(error: wire::Error) -> Self {
-        Error { code: error.code, message: error.message, status: error.status }
+        Error {
+            code: error.code,
+            message: error.message,
+            status: error.status,
+            members: error.members,
+        }
     }
 }
 
 impl From<Error> for wire::Error {
     fn from(error: Error) -> Self {
-        wire::Error { code: error.code, message: error.message, status: error.status }
+        wire::Error {
+            code: error.code,
+            message: error.message,
+            status: error.status,
+            members: error.members,
+        }
     }
 }

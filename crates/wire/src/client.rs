@@ -202,7 +202,7 @@ fn error(protocol: Protocol, reply: Reply<'_>) -> Result<Error, DecodeError> {
                 found.map(|node| node.text.clone()).unwrap_or_default()
             };
             let (code, message) = (text(["Code", "code"]), text(["Message", "message"]));
-            return Ok(Error { code: code.into(), message, status });
+            return Ok(Error { code: code.into(), message, status, members: Vec::new() });
         }
         Protocol::RpcV2Cbor => cbor::parse(reply.body)?,
         _ => json::parse(reply.body)?,
@@ -215,5 +215,5 @@ fn error(protocol: Protocol, reply: Reply<'_>) -> Result<Error, DecodeError> {
     let code = code.split(':').next().unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default().to_owned();
     let message = text(&["message", "Message", "errorMessage"]).unwrap_or_default().to_owned();
-    Ok(Error { code: code.into(), message, status })
+    Ok(Error { code: code.into(), message, status, members: Vec::new() })
 }

@@ -14,12 +14,15 @@ pub struct Error {
     pub message: String,
     /// HTTP status.
     pub status: u16,
+    /// Further members of the exception with their names in the model, such as `Reason`. Only
+    /// protocols that answer in JSON or CBOR have them.
+    pub members: Vec<(&'static str, String)>,
 }
 
 impl Error {
     /// An error that the client can correct; status 400.
     pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Error { code: code.into(), message: message.into(), status: 400 }
+        Error { code: code.into(), message: message.into(), status: 400, members: Vec::new() }
     }
 
     /// Sets the HTTP status.

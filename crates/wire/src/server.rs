@@ -339,6 +339,12 @@ pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -
             }
             tail.extend_from_slice(b"\"message\":");
             json::push_string(&mut tail, &error.message);
+            for (name, value) in &error.members {
+                tail.push(b',');
+                json::push_string(&mut tail, name);
+                tail.push(b':');
+                json::push_string(&mut tail, value);
+            }
             tail.push(b'}');
             let content_type = match protocol {
                 Protocol::Json10 => JSON_1_0,
@@ -348,8 +354,12 @@ pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -
             Response { status, content_type, headers, tail, ..Response::default() }
         }
         Protocol::RpcV2Cbor => {
-            let mut tail = vec![0xa2];
-            for (name, value) in [("__type", &*error.code), ("message", &error.message)] {
+            // A map of so many pairs; no exception has more than a few.
+            let members = &error.members[..error.members.len().min(20)];
+            let mut tail = vec![0xa2 + u8::try_from(members.len()).unwrap_or(0)];
+            let further = members.iter().map(|(name, value)| (*name, value.as_str()));
+            let both = [("__type", &*error.code), ("message", error.message.as_str())];
+            for (name, value) in both.into_iter().chain(further) {
                 cbor::push_text(&mut tail, name);
                 cbor::push_text(&mut tail, value);
             }

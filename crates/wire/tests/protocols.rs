@@ -274,6 +274,7 @@ impl<'a> Case<'a> {
                 code: text(self.body, "errorCode").to_owned().into(),
                 message: text(self.body, "errorMessage").to_owned(),
                 status: response["status_code"].as_u64().unwrap_or(400) as u16,
+                members: Vec::new(),
             };
             server::encode_error(self.service, self.protocol, &error)
         } else {
