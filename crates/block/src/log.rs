@@ -209,7 +209,14 @@ impl Log {
         self.syncer.changed();
         let file = state.file.try_clone()?;
         drop(state);
-        self.syncer.wait(|| file.sync_data()).map_err(Error::of_disk)
+        let sync = || {
+            // The system tells a lost write once: after it no later sync is to be trusted.
+            if lock(&self.state).closed {
+                return Err(io::Error::other("the upload has ended"));
+            }
+            file.sync_data().inspect_err(|_| lock(&self.state).closed = true)
+        };
+        self.syncer.wait(sync).map_err(Error::of_disk)
     }
 }
 

@@ -66,6 +66,14 @@ pub struct S3 {
     damaged: Mutex<HashSet<Id>>,
 }
 
+/// A page of a listing.
+struct Listing {
+    /// Names and sizes, bytes.
+    objects: Vec<(String, u64)>,
+    /// Where the next page begins, if there is one.
+    next: Option<String>,
+}
+
 impl fmt::Debug for S3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3")
@@ -155,8 +163,8 @@ impl S3 {
         }
     }
 
-    /// A page of the listing: names with sizes, and where the next page begins.
-    fn page(&self, most: u32, from: Option<&str>) -> Result<(Vec<(String, u64)>, Option<String>)> {
+    /// A page of the listing, from where the page before said.
+    fn page(&self, most: u32, from: Option<&str>) -> Result<Listing> {
         let mut query = format!("list-type=2&max-keys={most}");
         if let Some(token) = from {
             query.push_str("&continuation-token=");
@@ -182,8 +190,8 @@ impl S3 {
         let token = list.child("NextContinuationToken").map(|node| node.text.clone());
         match (more, token) {
             (true, None) => Err(bad("no continuation token")),
-            (true, token) => Ok((objects, token)),
-            (false, _) => Ok((objects, None)),
+            (true, next) => Ok(Listing { objects, next }),
+            (false, _) => Ok(Listing { objects, next: None }),
         }
     }
 }
@@ -285,8 +293,8 @@ impl BlobStore for S3 {
     fn list(&self, visit: &mut dyn FnMut(Id, u64) -> ControlFlow<()>) -> Result<()> {
         let mut from = None;
         loop {
-            let (objects, next) = self.page(1000, from.as_deref())?;
-            for (name, size) in objects {
+            let page = self.page(1000, from.as_deref())?;
+            for (name, size) in page.objects {
                 let id = name.strip_prefix(&*self.prefix).and_then(|name| name.parse().ok());
                 // Other objects below the prefix are not ours.
                 if let Some(id) = id
@@ -295,7 +303,7 @@ impl BlobStore for S3 {
                     return Ok(());
                 }
             }
-            match next {
+            match page.next {
                 Some(token) => from = Some(token),
                 None => return Ok(()),
             }

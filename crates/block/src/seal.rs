@@ -133,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_sealed_block_opens_and_a_changed_one_does_not(
-            block in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0..8,
+            block in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0..8_u32,
         ) {
             let seal = seal(3);
             let sealed = seal.seal(&block);
@@ -141,7 +141,7 @@ mod tests {
             let id = Id::of(&sealed);
             prop_assert_eq!(&seal.open(id, sealed.clone()).unwrap(), &block);
             let mut changed = sealed.clone();
-            changed[at.index(sealed.len())] ^= 1 << bit;
+            changed[at.index(sealed.len())] ^= 1_u8 << bit;
             prop_assert!(seal.open(id, changed).is_err());
             prop_assert!(seal.open(id, sealed[..at.index(sealed.len())].to_vec()).is_err());
         }
