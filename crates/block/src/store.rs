@@ -4,6 +4,7 @@ use crate::blob::{Blob, BlobStore, Error, Id, Result};
 use crate::local::Local;
 use crate::pins::{Pinned, Pins};
 use crate::s3::{S3, S3Config};
+use crate::sync::lock;
 use base::volume::Content;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -32,7 +33,12 @@ struct Inner {
     pins: Arc<Pins>,
     /// Passes of the collection, one at a time.
     pass: Mutex<()>,
+    /// By the start of the name: two threads do not write the same blob at once.
+    writing: Vec<Mutex<()>>,
 }
+
+/// So many that two different blobs seldom wait for each other.
+const WRITING: usize = 1024;
 
 impl Blobs {
     /// Opens the store for the one process that writes.
@@ -59,7 +65,12 @@ impl Blobs {
 
     /// Over any store.
     pub fn new(store: Arc<dyn BlobStore>) -> Self {
-        Blobs(Arc::new(Inner { store, pins: Arc::new(Pins::new()), pass: Mutex::default() }))
+        Blobs(Arc::new(Inner {
+            store,
+            pins: Arc::new(Pins::new()),
+            pass: Mutex::default(),
+            writing: (0..WRITING).map(|_| Mutex::default()).collect(),
+        }))
     }
 
     /// The store itself. What is put here is not pinned.
@@ -96,6 +107,8 @@ impl Blobs {
         let blob = Blob::of(bytes);
         // Before the store looks whether it has the blob: from here on nobody deletes it.
         pinned.blob(blob.id());
+        let start = usize::from(blob.id().0[0]) << 8 | usize::from(blob.id().0[1]);
+        let _alone = lock(&self.0.writing[start % WRITING]);
         Ok((blob.id(), self.0.store.put(&blob)?))
     }
 
