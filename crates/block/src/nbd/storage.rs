@@ -16,11 +16,12 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -89,8 +90,14 @@ impl StorageOptions {
     /// # Errors
     /// The socket cannot be made or given to the owner.
     pub fn listen(&self) -> io::Result<UnixListener> {
+        // Through a descriptor of its directory: the path of a socket is at most 107 bytes long.
+        let directory = self.socket.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+        let here = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the socket has no name");
+        let socket = here.join(self.socket.file_name().ok_or_else(invalid)?);
         // Made under another name: whoever finds the socket may connect and is served.
-        let new = self.socket.with_extension("new");
+        let new = socket.with_extension("new");
         match std::fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -98,7 +105,7 @@ impl StorageOptions {
         let listener = UnixListener::bind(&new)?;
         std::fs::set_permissions(&new, Permissions::from_mode(0o600))?;
         std::os::unix::fs::chown(&new, Some(self.owner), None)?;
-        std::fs::rename(&new, &self.socket)?;
+        std::fs::rename(&new, &socket)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     }
@@ -278,7 +285,6 @@ mod tests {
     use crate::upload::Upload;
     use proptest::prelude::*;
     use std::os::unix::fs::MetadataExt as _;
-    use std::path::Path;
 
     #[test]
     fn a_stream_is_followed_and_scattered_reads_are_not() {
@@ -435,6 +441,10 @@ mod tests {
     fn the_socket_is_for_its_owner_and_replaces_a_stale_one() {
         let directory = tempfile::tempdir().unwrap();
         let options = options(directory.path(), &[], None);
+        let long = directory.path().join("long".repeat(40));
+        std::fs::create_dir(&long).unwrap();
+        StorageOptions { socket: long.join("socket"), ..options.clone() }.listen().unwrap();
+        assert!(long.join("socket").exists());
         drop(options.listen().unwrap());
         assert!(std::os::unix::net::UnixStream::connect(&options.socket).is_err(), "stale");
         let _listener = options.listen().unwrap();
