@@ -42,11 +42,15 @@ fn what_was_put_is_read() {
         let content = upload(&blobs, None, 4, key, &blocks).content(None);
         let reader = Reader::open(&blobs, &content, key).unwrap();
         assert_eq!(reader.size_bytes(), 4 << 30);
+        assert_eq!(reader.block_now(0), None, "nothing is in memory");
         for (index, expected) in &blocks {
             assert_eq!(*reader.block(*index).unwrap().unwrap(), *expected);
+            assert_eq!(*reader.block_now(*index).unwrap().unwrap(), *expected);
             assert!(reader.holds(*index).unwrap());
         }
         assert_eq!(reader.block(1).unwrap(), None);
+        assert_eq!(reader.block_now(1), Some(None));
+        assert_eq!(reader.block_now(8192), None, "beyond the end");
         assert!(!reader.holds(1).unwrap());
         assert!(matches!(reader.block(8192), Err(Error::Invalid(_))));
         assert_eq!(reader.indexes(1, 2).unwrap(), [4095, 4096]);
