@@ -510,6 +510,9 @@ pub struct Volume {
     /// nobody and is not written.
     #[serde(default, skip_serializing_if = "is_default")]
     pub source_is_published: bool,
+    /// [`Snapshot::image_key`] of what it was made from.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub image_key: String,
     /// Snapshots of it that are not completed, in the order of their calls. CreateSnapshot adds
     /// here; the snapshot's reconciler removes.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -40,6 +40,7 @@ pub(crate) fn new(new: New<'_>) -> Volume {
             && snapshot.is_some_and(|snapshot| snapshot::is_fast(snapshot, zone)),
         is_filled: snapshot.is_none(),
         source_is_published: snapshot.is_some_and(|s| s.origin == Origin::Published),
+        image_key: snapshot.map(|snapshot| snapshot.image_key.clone()).unwrap_or_default(),
         pending_snapshots: Vec::new(),
         last_content: None,
         modifications: Vec::new(),
