@@ -43,7 +43,7 @@ pub struct Reconciler {
 }
 
 struct Shared {
-    reconcilers: &'static [Reconciler],
+    reconcilers: Vec<&'static Reconciler>,
     environment: Arc<Environment>,
     store: Arc<dyn Store>,
     queue: Mutex<Queue>,
@@ -95,14 +95,14 @@ impl Queue {
     }
 }
 
-/// Starts the reconcilers; they run until the runtime ends.
+/// Starts the reconcilers of all services, once; they run until the runtime ends.
 pub fn start(
-    reconcilers: &'static [Reconciler],
+    reconcilers: impl IntoIterator<Item = &'static Reconciler>,
     environment: Arc<Environment>,
     store: Arc<dyn Store>,
 ) {
     let shared = Arc::new(Shared {
-        reconcilers,
+        reconcilers: reconcilers.into_iter().collect(),
         environment,
         store,
         queue: Mutex::default(),
