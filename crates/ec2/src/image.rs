@@ -18,17 +18,40 @@
 //! [`publish`] makes AMIs of what `gureum image` put on the node. Not here: storing AMIs in S3,
 //! fast launch, allowed-AMI settings, usage reports.
 
-pub(crate) mod describe;
+mod ancestry;
+mod attribute;
+mod copy;
+mod create;
+mod describe;
+mod mapping;
 mod publish;
+pub(crate) mod reconciler;
 pub(crate) mod record;
+mod register;
+mod state;
+mod task;
 
 pub use publish::{built_in, sync};
 #[cfg(test)]
 pub(crate) use publish::{for_tests, id_for_tests};
 
-use crate::record::{Image, ImageState, key};
-use service::{Call, Error};
+use crate::instance;
+use crate::record::{Image, ImageState, Snapshot, Tags, key};
+use service::{Call, Error, Operation};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// The tables of operations.
+pub(crate) const OPERATIONS: &[&[Operation]] = &[
+    ancestry::OPERATIONS,
+    attribute::OPERATIONS,
+    copy::OPERATIONS,
+    create::OPERATIONS,
+    describe::OPERATIONS,
+    register::OPERATIONS,
+    state::OPERATIONS,
+    task::OPERATIONS,
+];
 
 fn key_of(region: &str, image: &Image) -> String {
     key::of(region, key::IMAGE, &image.owner_id, &image.id)
@@ -50,6 +73,99 @@ fn claim_name(call: &mut Call<'_>, image: &Image) {
     if !call.exists(&claim) {
         call.put(&claim, image.id.clone());
     }
+}
+
+/// Whether a name may be an image's (EC2 API Reference, "CreateImage").
+///
+/// # Errors
+/// `InvalidAMIName.Malformed`.
+fn check_name(name: Option<String>) -> Result<String, Error> {
+    let name = name.unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::missing_parameter("name"));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
+    if (3..=128).contains(&name.len()) && name.chars().all(allowed) {
+        return Ok(name);
+    }
+    Err(Error::client(
+        "InvalidAMIName.Malformed",
+        "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, \
+         '(', ')', '.', '-', '/' and '_'",
+    ))
+}
+
+/// Refuses a name that another image of the account has.
+///
+/// # Errors
+/// `InvalidAMIName.Duplicate`.
+fn check_name_is_free(call: &mut Call<'_>, name: &str) -> Result<(), Error> {
+    let claim = name_claim(call.region, call.account(), name);
+    match call.get::<String>(&claim)? {
+        None => Ok(()),
+        Some(id) => Err(Error::client(
+            "InvalidAMIName.Duplicate",
+            format!("AMI name {name} is already in use by AMI {id}"),
+        )),
+    }
+}
+
+/// Stages a new image of the caller: its record, its name, and its claim on each of its snapshots.
+fn stage(call: &mut Call<'_>, image: Image) -> Result<Arc<Image>, Error> {
+    for id in image.snapshots() {
+        let at = key::of(call.region, key::SNAPSHOT, &image.owner_id, id);
+        let Some(snapshot) = call.get::<Snapshot>(&at)? else { continue };
+        let mut snapshot = Snapshot::clone(&snapshot);
+        snapshot.images.insert(image.id.clone());
+        call.put(&at, snapshot);
+    }
+    claim_name(call, &image);
+    let at = key_of(call.region, &image);
+    Ok(call.put(&at, image))
+}
+
+/// An image as a request makes it, with nothing in it.
+fn blank(call: &mut Call<'_>, name: String) -> Image {
+    Image {
+        v: 1,
+        id: call.new_id("ami"),
+        key: String::new(),
+        name,
+        description: String::new(),
+        architecture: "x86_64".to_owned(),
+        root_device_name: String::new(),
+        mappings: Vec::new(),
+        owner_id: call.account().to_owned(),
+        owner_alias: None,
+        state: ImageState::Pending,
+        state_reason: None,
+        public: false,
+        launch_accounts: BTreeSet::new(),
+        imds_v2: false,
+        boot_mode: None,
+        tpm_support: None,
+        ena_support: true,
+        sriov_net_support: Some("simple".to_owned()),
+        source_instance_id: None,
+        source_image_id: None,
+        source_image_region: None,
+        deprecation_time: None,
+        protection: None,
+        // Dates of images have no fractions.
+        created: instance::whole_second(call.now),
+        recycled: None,
+        tags: Tags::new(),
+    }
+}
+
+/// The image with this id whoever may see it, for what is told of it only.
+fn peek_any(call: &Call<'_>, region: &str, id: &str) -> Result<Option<Arc<Image>>, Error> {
+    let found = call
+        .snapshot()
+        .scan(&prefix(region))
+        .find(|kv| kv.key().rsplit('/').next() == Some(id))
+        .map(|kv| kv.key().to_owned());
+    found.map_or(Ok(None), |record_key| call.peek::<Image>(&record_key))
 }
 
 /// The image that an account launches; the commit depends on it.

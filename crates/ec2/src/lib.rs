@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod content;
 pub mod image;
 pub mod record;
 pub mod region;
@@ -36,6 +37,8 @@ mod volume;
 mod volume_reconciler;
 mod vpc;
 
+pub use content::contents;
+
 use base::image::Published;
 use service::filter::Filter;
 use service::operation::Service;
@@ -52,6 +55,7 @@ pub const RECONCILERS: &[service::reconcile::Reconciler] = &[
     instance_reconciler::RECONCILER,
     volume_reconciler::RECONCILER,
     snapshot_reconciler::RECONCILER,
+    image::reconciler::RECONCILER,
 ];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
@@ -71,7 +75,6 @@ pub fn operations() -> Vec<&'static Operation> {
     let tables: &[&'static [Operation]] = &[
         account::OPERATIONS,
         encryption::OPERATIONS,
-        image::describe::OPERATIONS,
         instance::OPERATIONS,
         instance_type::OPERATIONS,
         interface::OPERATIONS,
@@ -84,7 +87,7 @@ pub fn operations() -> Vec<&'static Operation> {
         volume::OPERATIONS,
         vpc::OPERATIONS,
     ];
-    let tables = tables.iter().chain(snapshot::OPERATIONS);
+    let tables = tables.iter().chain(image::OPERATIONS).chain(snapshot::OPERATIONS);
     tables.flat_map(|table| table.iter()).collect()
 }
 

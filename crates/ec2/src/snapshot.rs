@@ -29,11 +29,8 @@ mod recycle_bin;
 pub(crate) mod tests;
 mod tier;
 
-#[allow(unused_imports)] // Images take, copy and discard theirs.
 pub(crate) use copy::{Copy, copy};
-#[allow(unused_imports)]
 pub(crate) use create::{Take, pending, take};
-#[allow(unused_imports)]
 pub(crate) use delete::{discard, remove, unlink};
 #[allow(unused_imports)] // Volumes are filled first.
 pub(crate) use fast_restore::{

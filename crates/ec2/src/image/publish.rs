@@ -135,6 +135,10 @@ fn pair(published: &Published, name: &str, region: &str, account_id: &str) -> Pa
     let snapshot_id = stable_id("snap", &[region, name]);
     let owner_id = manifest.owner_id.clone().unwrap_or_else(|| account_id.to_owned());
     let public = manifest.owner_id.is_some();
+    let image_key = match manifest.boot {
+        Boot::Kernel { .. } => manifest.key.clone(),
+        Boot::Firmware => String::new(),
+    };
     let snapshot = Snapshot {
         v: 1,
         id: snapshot_id.clone(),
@@ -159,6 +163,7 @@ fn pair(published: &Published, name: &str, region: &str, account_id: &str) -> Pa
         together: Vec::new(),
         during_reboot: None,
         images: BTreeSet::from([id.clone()]),
+        image_key: image_key.clone(),
         permissions: Permissions { all: public, accounts: BTreeSet::new() },
         lock: None,
         tiering: Default::default(),
@@ -179,10 +184,7 @@ fn pair(published: &Published, name: &str, region: &str, account_id: &str) -> Pa
     let image = Image {
         v: 1,
         id,
-        key: match manifest.boot {
-            Boot::Kernel { .. } => manifest.key.clone(),
-            Boot::Firmware => String::new(),
-        },
+        key: image_key,
         name: name.to_owned(),
         description: manifest.description.clone(),
         architecture: manifest.architecture.clone(),

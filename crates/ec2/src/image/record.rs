@@ -3,6 +3,7 @@
 use crate::record::snapshot::Recycled;
 use crate::record::{StateReason, Tags};
 use base::Timestamp;
+use base::volume::Content;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -190,4 +191,120 @@ fn yes() -> bool {
 
 fn simple() -> Option<String> {
     Some("simple".to_owned())
+}
+
+/// An import of disks: ImportSnapshot, ImportImage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportTask {
+    /// Record version, 1.
+    pub(crate) v: u16,
+    /// `import-snap-…`, `import-ami-…`; an imported image has it as its name.
+    pub(crate) id: String,
+    /// Whose it is.
+    pub(crate) owner_id: String,
+    /// Description.
+    pub(crate) description: String,
+    /// What is imported; its snapshots make the progress.
+    pub(crate) disks: Vec<ImportedDisk>,
+    /// The image that the disks become; `None` for ImportSnapshot.
+    pub(crate) image: Option<ImportedImage>,
+    /// How far it is.
+    pub(crate) state: TaskState,
+    /// StatusMessage of one that has ended.
+    pub(crate) message: Option<String>,
+    /// When it ended.
+    pub(crate) ended: Option<Timestamp>,
+    /// Tags.
+    pub(crate) tags: Tags,
+}
+
+/// A disk of an [`ImportTask`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportedDisk {
+    /// What it becomes.
+    pub(crate) snapshot_id: String,
+    /// `/dev/sda1`; empty for ImportSnapshot.
+    pub(crate) device_name: String,
+    /// Description.
+    pub(crate) description: Option<String>,
+    /// As the request said: `VMDK`.
+    pub(crate) format: Option<String>,
+    /// S3 bucket and key.
+    pub(crate) object: Option<(String, String)>,
+    /// The request named the object by a URL.
+    pub(crate) url: Option<String>,
+    /// ARN of the key that it is encrypted with.
+    pub(crate) key_arn: Option<String>,
+}
+
+/// What an [`ImportTask`] says of its image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportedImage {
+    /// Once it is there.
+    pub(crate) image_id: Option<String>,
+    /// `x86_64`.
+    pub(crate) architecture: String,
+    /// `legacy-bios`.
+    pub(crate) boot_mode: Option<String>,
+    /// `BYOL`.
+    pub(crate) license_type: Option<String>,
+}
+
+/// An export of an image's disk: ExportImage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExportTask {
+    /// Record version, 1.
+    pub(crate) v: u16,
+    /// `export-ami-…`.
+    pub(crate) id: String,
+    /// The image.
+    pub(crate) image_id: String,
+    /// Description.
+    pub(crate) description: String,
+    /// `VMDK`, `RAW`, `VHD`.
+    pub(crate) format: String,
+    /// S3 bucket.
+    pub(crate) bucket: String,
+    /// Prefix of the object's key.
+    pub(crate) prefix: String,
+    /// RoleName.
+    pub(crate) role: Option<String>,
+    /// What is exported, as long as the task is active.
+    pub(crate) content: Option<Content>,
+    /// How far it is.
+    pub(crate) state: TaskState,
+    /// Percent.
+    pub(crate) progress: u8,
+    /// StatusMessage.
+    pub(crate) message: Option<String>,
+    /// When it ended.
+    pub(crate) ended: Option<Timestamp>,
+    /// Tags.
+    pub(crate) tags: Tags,
+}
+
+/// The life of a task (EC2 API Reference, "ImportImageTask").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TaskState {
+    /// At work.
+    Active,
+    /// Done.
+    Completed,
+    /// Being cancelled.
+    Deleting,
+    /// Cancelled or failed; the message says why.
+    Deleted,
+}
+
+impl TaskState {
+    /// The state's name in the API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            TaskState::Active => "active",
+            TaskState::Completed => "completed",
+            TaskState::Deleting => "deleting",
+            TaskState::Deleted => "deleted",
+        }
+    }
 }

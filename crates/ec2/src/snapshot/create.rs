@@ -113,6 +113,7 @@ pub(crate) fn take(
         snapshot.description = take.description;
         snapshot.tags = take.tags;
         snapshot.key.clone_from(&volume.key);
+        snapshot.image_key.clone_from(&volume.image_key);
         snapshot.parent = parent(call, &volume)?;
         snapshot.during_reboot = during_reboot;
         let mut volume = Volume::clone(&volume);
@@ -218,7 +219,7 @@ fn check_location(location: Option<&str>) -> Result<(), Error> {
     }
 }
 
-fn create_snapshot(
+pub(super) fn create_snapshot(
     call: &mut Call<'_>,
     input: api::CreateSnapshotRequest,
 ) -> Result<api::Snapshot, Error> {
@@ -238,7 +239,7 @@ fn create_snapshot(
     Ok(api::Snapshot { progress: Some(String::new()), ..to_model(snapshot) })
 }
 
-fn create_snapshots(
+pub(super) fn create_snapshots(
     call: &mut Call<'_>,
     input: api::CreateSnapshotsRequest,
 ) -> Result<api::CreateSnapshotsResult, Error> {
