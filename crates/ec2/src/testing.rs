@@ -31,7 +31,7 @@ pub(crate) struct FakeDriver {
     has_network: AtomicBool,
     told: AtomicUsize,
     volume_states: Mutex<HashMap<String, volume::State>>,
-    volumes: Mutex<HashMap<String, volume::Spec>>,
+    volumes: Mutex<HashMap<String, (volume::Spec, Option<u64>)>>,
     task_states: Mutex<HashMap<String, volume::SnapshotState>>,
     tasks: Mutex<HashMap<String, volume::Task>>,
 }
@@ -77,9 +77,13 @@ impl FakeDriver {
     }
 
     /// The last spec of a volume.
-    #[allow(dead_code)]
     pub(crate) fn volume_spec(&self, id: &str) -> Option<volume::Spec> {
-        lock(&self.volumes).get(id).cloned()
+        lock(&self.volumes).get(id).map(|(spec, _)| spec.clone())
+    }
+
+    /// What the reconciler of a volume remembers of that spec.
+    pub(crate) fn volume_fingerprint(&self, id: &str) -> Option<u64> {
+        lock(&self.volumes).get(id).and_then(|(_, fingerprint)| *fingerprint)
     }
 
     /// A task that it was told.
@@ -95,7 +99,7 @@ impl FakeDriver {
 
 impl volume::Driver for FakeDriver {
     fn apply_volume(&self, spec: volume::Spec) {
-        lock(&self.volumes).insert(spec.id.clone(), spec);
+        lock(&self.volumes).insert(spec.id.clone(), (spec, None));
     }
 
     fn volume_state(&self, id: &str) -> volume::State {
@@ -229,7 +233,7 @@ pub(crate) struct Region {
     /// What it is told to run.
     pub(crate) driver: Arc<FakeDriver>,
     environment: Environment,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     identity: Identity,
     now: Arc<AtomicI64>,
 }
@@ -299,7 +303,13 @@ impl Region {
                 }
                 Effect::Forget(machine) => self.driver.forget(&machine),
                 Effect::Network(plan) => self.driver.apply_network(*plan),
-                Effect::Volume(spec, _) => self.driver.apply_volume(*spec),
+                Effect::Volume(spec, fingerprint) => {
+                    let id = spec.id.clone();
+                    self.driver.apply_volume(*spec);
+                    if let Some((_, known)) = lock(&self.driver.volumes).get_mut(&id) {
+                        *known = fingerprint;
+                    }
+                }
                 Effect::ForgetVolume(volume) => self.driver.forget_volume(&volume),
                 Effect::Task(task) => self.driver.apply_task(*task),
                 Effect::ForgetTask(task) => self.driver.forget_task(&task),

@@ -81,7 +81,7 @@ pub(super) fn may_use(call: &Call<'_>, snapshot: &Snapshot, account: &str) -> Re
 
 const PERMISSION: &str = "createVolumePermission";
 
-fn describe_snapshot_attribute(
+pub(super) fn describe_snapshot_attribute(
     call: &mut Call<'_>,
     input: api::DescribeSnapshotAttributeRequest,
 ) -> Result<api::DescribeSnapshotAttributeResult, Error> {
@@ -166,7 +166,7 @@ fn changes(
     Ok((add, remove))
 }
 
-fn modify_snapshot_attribute(
+pub(super) fn modify_snapshot_attribute(
     call: &mut Call<'_>,
     mut input: api::ModifySnapshotAttributeRequest,
 ) -> Result<wire::Empty, Error> {
@@ -222,7 +222,7 @@ fn modify_snapshot_attribute(
     Ok(wire::Empty)
 }
 
-fn reset_snapshot_attribute(
+pub(super) fn reset_snapshot_attribute(
     call: &mut Call<'_>,
     input: api::ResetSnapshotAttributeRequest,
 ) -> Result<wire::Empty, Error> {
@@ -238,7 +238,7 @@ fn reset_snapshot_attribute(
     Ok(wire::Empty)
 }
 
-fn get_snapshot_block_public_access_state(
+pub(super) fn get_snapshot_block_public_access_state(
     call: &mut Call<'_>,
     _: api::GetSnapshotBlockPublicAccessStateRequest,
 ) -> Result<api::GetSnapshotBlockPublicAccessStateResult, Error> {
@@ -255,7 +255,7 @@ fn block(call: &mut Call<'_>, state: BlockPublicAccess) -> Result<Option<String>
     Ok(Some(state.name().to_owned()))
 }
 
-fn enable_snapshot_block_public_access(
+pub(super) fn enable_snapshot_block_public_access(
     call: &mut Call<'_>,
     input: api::EnableSnapshotBlockPublicAccessRequest,
 ) -> Result<api::EnableSnapshotBlockPublicAccessResult, Error> {
@@ -274,7 +274,7 @@ fn enable_snapshot_block_public_access(
     Ok(api::EnableSnapshotBlockPublicAccessResult { state })
 }
 
-fn disable_snapshot_block_public_access(
+pub(super) fn disable_snapshot_block_public_access(
     call: &mut Call<'_>,
     _: api::DisableSnapshotBlockPublicAccessRequest,
 ) -> Result<api::DisableSnapshotBlockPublicAccessResult, Error> {

@@ -108,7 +108,7 @@ fn source(call: &mut Call<'_>, region: &str, id: &str) -> Result<Arc<Snapshot>, 
     find(call, region, id)
 }
 
-fn copy_snapshot(
+pub(super) fn copy_snapshot(
     call: &mut Call<'_>,
     input: api::CopySnapshotRequest,
 ) -> Result<api::CopySnapshotResult, Error> {

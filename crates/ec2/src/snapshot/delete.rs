@@ -11,7 +11,7 @@ use service::{Call, Error, Operation, operation};
 pub(crate) const OPERATIONS: &[Operation] =
     &[operation!(op::DeleteSnapshot, delete_snapshot, Write, ["SnapshotId"], create::RATE)];
 
-fn delete_snapshot(
+pub(super) fn delete_snapshot(
     call: &mut Call<'_>,
     input: api::DeleteSnapshotRequest,
 ) -> Result<wire::Empty, Error> {

@@ -31,7 +31,7 @@ const FILTERS: &[Field<Arc<Snapshot>>] = &[
     ("volume-size", |s| vec![s.size_gib.to_string().into()]),
 ];
 
-fn describe_snapshots(
+pub(super) fn describe_snapshots(
     call: &mut Call<'_>,
     input: api::DescribeSnapshotsRequest,
 ) -> Result<api::DescribeSnapshotsResult, Error> {

@@ -140,7 +140,7 @@ fn usable(call: &mut Call<'_>, id: &str) -> Result<(String, Arc<Snapshot>), Erro
     Ok((key_of(region, &snapshot.owner_id, id), snapshot))
 }
 
-fn enable_fast_snapshot_restores(
+pub(super) fn enable_fast_snapshot_restores(
     call: &mut Call<'_>,
     input: api::EnableFastSnapshotRestoresRequest,
 ) -> Result<api::EnableFastSnapshotRestoresResult, Error> {
@@ -229,7 +229,7 @@ fn reason(fast: &FastRestore) -> &'static str {
     }
 }
 
-fn disable_fast_snapshot_restores(
+pub(super) fn disable_fast_snapshot_restores(
     call: &mut Call<'_>,
     input: api::DisableFastSnapshotRestoresRequest,
 ) -> Result<api::DisableFastSnapshotRestoresResult, Error> {
@@ -316,7 +316,7 @@ const FILTERS: &[Field<Row>] = &[
     ("state", |row| vec![state(&row.fast).into()]),
 ];
 
-fn describe_fast_snapshot_restores(
+pub(super) fn describe_fast_snapshot_restores(
     call: &mut Call<'_>,
     input: api::DescribeFastSnapshotRestoresRequest,
 ) -> Result<api::DescribeFastSnapshotRestoresResult, Error> {

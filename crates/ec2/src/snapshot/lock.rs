@@ -86,7 +86,7 @@ fn term(
     }
 }
 
-fn lock_snapshot(
+pub(super) fn lock_snapshot(
     call: &mut Call<'_>,
     input: api::LockSnapshotRequest,
 ) -> Result<api::LockSnapshotResult, Error> {
@@ -142,7 +142,7 @@ fn lock_snapshot(
     })
 }
 
-fn unlock_snapshot(
+pub(super) fn unlock_snapshot(
     call: &mut Call<'_>,
     input: api::UnlockSnapshotRequest,
 ) -> Result<api::UnlockSnapshotResult, Error> {
@@ -179,7 +179,7 @@ struct Row {
 
 const FILTERS: &[Field<Row>] = &[("lock-state", |row| vec![row.state.into()])];
 
-fn describe_locked_snapshots(
+pub(super) fn describe_locked_snapshots(
     call: &mut Call<'_>,
     input: api::DescribeLockedSnapshotsRequest,
 ) -> Result<api::DescribeLockedSnapshotsResult, Error> {

@@ -25,7 +25,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ),
 ];
 
-fn list_snapshots_in_recycle_bin(
+pub(super) fn list_snapshots_in_recycle_bin(
     call: &mut Call<'_>,
     input: api::ListSnapshotsInRecycleBinRequest,
 ) -> Result<api::ListSnapshotsInRecycleBinResult, Error> {
@@ -61,7 +61,7 @@ fn list_snapshots_in_recycle_bin(
     })
 }
 
-fn restore_snapshot_from_recycle_bin(
+pub(super) fn restore_snapshot_from_recycle_bin(
     call: &mut Call<'_>,
     input: api::RestoreSnapshotFromRecycleBinRequest,
 ) -> Result<api::RestoreSnapshotFromRecycleBinResult, Error> {

@@ -101,7 +101,7 @@ fn incorrect(snapshot: &Snapshot, what: &str) -> Error {
     Error::client("IncorrectState", format!("The snapshot '{}' {what}.", snapshot.id))
 }
 
-fn modify_snapshot_tier(
+pub(super) fn modify_snapshot_tier(
     call: &mut Call<'_>,
     input: api::ModifySnapshotTierRequest,
 ) -> Result<api::ModifySnapshotTierResult, Error> {
@@ -138,7 +138,7 @@ fn modify_snapshot_tier(
     })
 }
 
-fn restore_snapshot_tier(
+pub(super) fn restore_snapshot_tier(
     call: &mut Call<'_>,
     input: api::RestoreSnapshotTierRequest,
 ) -> Result<api::RestoreSnapshotTierResult, Error> {
@@ -198,7 +198,7 @@ const FILTERS: &[Field<Arc<Snapshot>>] = &[
     ("volume-id", |s| vec![s.volume_id.as_str().into()]),
 ];
 
-fn describe_snapshot_tier_status(
+pub(super) fn describe_snapshot_tier_status(
     call: &mut Call<'_>,
     input: api::DescribeSnapshotTierStatusRequest,
 ) -> Result<api::DescribeSnapshotTierStatusResult, Error> {
