@@ -473,4 +473,4 @@ fn drive(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

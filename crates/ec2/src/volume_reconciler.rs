@@ -275,4 +275,4 @@ fn drive(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

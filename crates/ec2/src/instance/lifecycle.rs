@@ -52,6 +52,14 @@ pub(crate) fn start_instances(
                 )));
             }
         }
+        let root = &instance.root_device_name;
+        if instance.volumes.iter().all(|volume| volume.device_name != *root) {
+            return Err(Error::invalid_parameter_value(format!(
+                "Invalid value '{}' for instanceId. Instance does not have a volume attached at \
+                 root ({root})",
+                instance.id
+            )));
+        }
         changes.push(change(&instance, InstanceState::Pending));
         let mut started = Instance::clone(&instance);
         started.state = InstanceState::Pending;

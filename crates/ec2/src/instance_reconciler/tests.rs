@@ -167,8 +167,9 @@ fn work(id: &str) -> String {
     key::of("us-east-1", key::INSTANCE, ACCOUNT, id)
 }
 
-/// Runs the reconciler until it writes nothing; how often it wrote.
-fn reconcile(region: &Region, id: &str) -> usize {
+/// Runs the reconciler until it writes nothing; how often it wrote. Volumes are there and go as they
+/// are told.
+pub(crate) fn reconcile(region: &Region, id: &str) -> usize {
     for transactions in 0..10 {
         let wrote = region.run(|call| {
             call.set_applied(region.driver.fingerprint(id));
@@ -176,10 +177,18 @@ fn reconcile(region: &Region, id: &str) -> usize {
             Ok(!call.is_read_only())
         });
         if !wrote.unwrap() {
+            volumes_obey(region);
             return transactions;
         }
     }
     panic!("the reconciler does not come to rest");
+}
+
+fn volumes_obey(region: &Region) {
+    let all = key::of("us-east-1", key::VOLUME, ACCOUNT, "");
+    for volume in region.run(|call| call.scan::<Volume>(&all)).unwrap() {
+        crate::volume_reconciler::tests::obey(region, &volume.id);
+    }
 }
 
 fn describe(region: &Region, id: &str, transactions: usize) -> String {

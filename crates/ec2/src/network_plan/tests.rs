@@ -33,6 +33,7 @@ fn instance(id: &str, state: InstanceState) -> Instance {
         public_ip: None,
         interface_id: "eni-1".to_owned(),
         volumes: Vec::new(),
+        ephemeral: Vec::new(),
         root_device_name: "/dev/xvda".to_owned(),
         user_data: None,
         state,
