@@ -1,7 +1,8 @@
 //! Is everything there that the records name, and is anything there that none names?
 //!
 //! Reads only. On a store that a daemon writes at the moment, blobs of uploads that run show as
-//! unreferenced; on one that rests, every unreferenced blob is a leak until the next collection.
+//! unreferenced, and blobs that a collection frees after the records were read as missing; on one that
+//! rests, every unreferenced blob is a leak until the next collection.
 
 use crate::blob::{Error, Id, Result};
 use crate::collect::Roots;

@@ -263,6 +263,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn after_a_full_disk_the_log_is_made_anew_of_what_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::open(directory.path()).unwrap();
+        logs.append("snap-1", 1, Some(id(1))).unwrap();
+        let log = logs.log("snap-1").unwrap();
+        lock(&log.state).file = File::options().write(true).open("/dev/full").unwrap();
+        assert!(matches!(logs.append("snap-1", 2, Some(id(2))), Err(Error::Full)));
+        assert!(log.append(3, None).is_err(), "whoever still has it adds nothing to it");
+        logs.append("snap-1", 4, Some(id(4))).unwrap();
+        let expected = Blocks::from([(1, Some(id(1))), (4, Some(id(4)))]);
+        assert_eq!(logs.blocks("snap-1").unwrap(), expected);
+        assert_eq!(Logs::open(directory.path()).unwrap().blocks("snap-1").unwrap(), expected);
+    }
+
     proptest! {
         /// Whatever a crash leaves of the end: what is whole before it is read.
         #[test]

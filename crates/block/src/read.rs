@@ -177,9 +177,13 @@ impl Reader {
         self.blocks.get(index, read).map(Some)
     }
 
-    /// As [`Reader::block`], for what is in memory: `None` means that it would have to be read.
+    /// As [`Reader::block`], for what is in memory: `None` means that it would have to be read, or
+    /// that there is no such index.
     #[allow(clippy::option_option)]
     pub fn block_now(&self, index: u64) -> Option<Option<Arc<Vec<u8>>>> {
+        if index >= blocks_of(self.tree.root.size_gib) {
+            return None;
+        }
         let Some(reference) = self.tree.root.page_of(index) else { return Some(None) };
         match self.tree.pages.peek(reference.number)?.block(index) {
             None => Some(None),
