@@ -1,0 +1,534 @@
+//! What the node keeps of a volume on disk, below its data directory:
+//!
+//! ```text
+//! volumes/vol-…/record.json   what is known: written whole, fsynced, renamed
+//!               empty.qcow2   an empty layer; each new layer is a copy of it
+//!               0.qcow2 …     layers, the highest is written to
+//!               *.sock, *.log of the processes that serve the volume
+//! volumes/vol-….new           being made
+//! volumes/vol-….gone          being removed
+//! ```
+//!
+//! A layer is copied rather than made by qemu-img, since making one with LUKS takes two seconds
+//! (libgcrypt's key derivation is measured each time, QEMU 10.0.2) and a snapshot must not. So
+//! all layers of a volume share one LUKS master key, as all sectors of any disk do.
+//!
+//! Files belong to the user whose process has the volume. What such a process may have written is
+//! never opened with more rights than it had.
+
+use super::limits::Balance;
+use crate::qemu::process::Identity;
+use base::key::WrappedKey;
+use base::volume::{Content, Spec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// User of volumes that no machine has.
+pub(crate) const IDLE_USER: u32 = 1_899_999_998;
+
+/// Bytes of a GiB.
+pub(crate) const GIB: u64 = 1 << 30;
+
+/// Clusters of 128 KiB with subclusters of 4 KiB: a small first write to a new layer copies nothing.
+const LAYOUT: &str = "extended_l2=on,cluster_size=128k";
+
+/// `record.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Format; 1.
+    pub(crate) v: u16,
+    /// Size of the active layer, GiB.
+    pub(crate) size_gib: u32,
+    pub(crate) key: Option<WrappedKey>,
+    pub(crate) source: Option<Content>,
+    /// Layer 0 holds all of the source; true without a source.
+    pub(crate) filled: bool,
+    /// Several machines may have it: a storage daemon owns it while one does.
+    pub(crate) multi_attach: bool,
+    /// Lowest first; the last is the active one.
+    pub(crate) layers: Vec<Layer>,
+    /// Number of the next layer.
+    pub(crate) next: u32,
+    /// A cut that may or may not have happened.
+    pub(crate) cutting: Option<Cutting>,
+    /// A merge that may or may not have happened.
+    pub(crate) merging: Option<Merging>,
+    /// Snapshots that are cut, until the spec drops them.
+    pub(crate) snapshots: BTreeMap<String, Taken>,
+    /// Machines that may have it open.
+    pub(crate) holders: BTreeMap<String, Holder>,
+    /// The latest reboot of a machine that had it, as [`base::volume::Snapshot::during_reboot`].
+    pub(crate) reboots: Option<(String, u32)>,
+    /// The process that serves the source.
+    pub(crate) server: Option<Identity>,
+    /// The storage daemon that owns a Multi-Attach volume.
+    pub(crate) keeper: Option<Identity>,
+    /// Credits for bursts.
+    #[serde(default)]
+    pub(crate) balance: Option<Balance>,
+}
+
+/// One qcow2 file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    pub(crate) number: u32,
+    /// What a guest would read with this as the highest layer, if it is in the blob store.
+    pub(crate) content: Option<Content>,
+}
+
+/// A machine that was given the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    /// User of its QEMU.
+    pub(crate) user: u32,
+    /// Its guest can see the disk.
+    pub(crate) held: bool,
+}
+
+/// See [`Record::cutting`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Cutting {
+    /// The layer that becomes the active one.
+    pub(crate) new: u32,
+    /// The snapshots that the layer below it becomes.
+    pub(crate) snapshots: Vec<String>,
+}
+
+/// See [`Record::merging`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Merging {
+    /// The layer that goes.
+    pub(crate) top: u32,
+    /// The layer below it that takes its data.
+    pub(crate) base: u32,
+}
+
+/// A snapshot that is cut.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    /// The highest layer of it; 0 and of no meaning once there is a result.
+    pub(crate) layer: u32,
+    /// Size of the volume then, GiB.
+    pub(crate) size_gib: u32,
+    pub(crate) result: Option<Outcome>,
+}
+
+/// How an upload ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Completed { content: Content, new_bytes: u64, full_bytes: u64 },
+    Failed { message: String },
+}
+
+impl Record {
+    /// The record of a volume that is about to be made.
+    pub(crate) fn new(spec: &Spec) -> Self {
+        let layer = |number, content| Layer { number, content };
+        let layers = match &spec.source {
+            // The lowest is only ever filled, so that filling and writing have nothing to do with
+            // each other: a layer that is being filled could not be frozen.
+            Some(source) => vec![layer(0, Some(source.clone())), layer(1, None)],
+            None => vec![layer(0, None)],
+        };
+        Record {
+            v: 1,
+            size_gib: spec.size_gib,
+            key: spec.key.clone(),
+            source: spec.source.clone(),
+            filled: spec.source.is_none(),
+            multi_attach: spec.multi_attach,
+            next: u32::try_from(layers.len()).unwrap_or(2),
+            layers,
+            cutting: None,
+            merging: None,
+            snapshots: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            reboots: None,
+            server: None,
+            keeper: None,
+            balance: None,
+        }
+    }
+
+    /// Number of the active layer.
+    pub(crate) fn active(&self) -> u32 {
+        self.layers.last().map_or(0, |layer| layer.number)
+    }
+
+    /// Size of the active layer, bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.size_gib) * GIB
+    }
+
+    /// The user whose processes may open the layers.
+    pub(crate) fn user(&self) -> u32 {
+        match self.multi_attach {
+            true => IDLE_USER,
+            false => self.holders.values().next().map_or(IDLE_USER, |holder| holder.user),
+        }
+    }
+
+    /// The layer that [`Cutting`] made has become the active one.
+    pub(crate) fn finish_cut(&mut self) {
+        let Some(cutting) = self.cutting.take() else { return };
+        let taken = Taken { layer: self.active(), size_gib: self.size_gib, result: None };
+        for id in cutting.snapshots {
+            self.snapshots.insert(id, taken.clone());
+        }
+        self.layers.push(Layer { number: cutting.new, content: None });
+    }
+
+    /// The data of [`Merging::top`] is in its base.
+    pub(crate) fn finish_merge(&mut self) {
+        let Some(merging) = self.merging.take() else { return };
+        let top = self.layers.iter().position(|layer| layer.number == merging.top);
+        if let Some(top) = top {
+            let merged = self.layers.remove(top);
+            if let Some(base) = top.checked_sub(1) {
+                self.layers[base].content = merged.content;
+            }
+        }
+    }
+
+    /// The lowest pair of layers of which the upper can go into the lower.
+    pub(crate) fn mergeable(&self) -> Option<Merging> {
+        if self.cutting.is_some() || self.snapshots.values().any(|taken| taken.result.is_none()) {
+            return None;
+        }
+        let from = usize::from(!self.filled);
+        let frozen = self.layers.get(from..self.layers.len().checked_sub(1)?)?;
+        let [base, top, ..] = frozen else { return None };
+        Some(Merging { top: top.number, base: base.number })
+    }
+}
+
+/// One volume's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    id: String,
+    volumes: PathBuf,
+    path: PathBuf,
+}
+
+/// A volume's directory, relative to the data directory.
+pub(crate) fn relative(id: &str) -> String {
+    format!("volumes/{id}")
+}
+
+/// A layer's file, relative to the data directory.
+pub(crate) fn layer_file(id: &str, number: u32) -> String {
+    format!("volumes/{id}/{number}.qcow2")
+}
+
+impl Directory {
+    pub(crate) fn new(data_dir: &Path, id: &str) -> Self {
+        let volumes = data_dir.join("volumes");
+        Directory { id: id.to_owned(), path: volumes.join(id), volumes }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    fn sibling(&self, ending: &str) -> PathBuf {
+        self.volumes.join(format!("{}.{ending}", self.id))
+    }
+
+    /// Makes the volume: all of it or nothing.
+    ///
+    /// # Errors
+    /// What qemu-img or the file system says.
+    pub(crate) fn create(
+        &self,
+        record: &Record,
+        passphrase: Option<&str>,
+        qemu_img: &Path,
+    ) -> io::Result<()> {
+        let new = self.sibling("new");
+        remove_all(&new)?;
+        fs::create_dir(&new)?;
+        // Others may pass through, since QEMU opens its layers here; they may not look around.
+        fs::set_permissions(&new, Permissions::from_mode(0o711))?;
+        let made = (|| {
+            make_empty(qemu_img, &new.join("empty.qcow2"), record.bytes(), passphrase)?;
+            for layer in &record.layers {
+                copy_layer(&new, layer.number, IDLE_USER)?;
+            }
+            crate::secret::write(&new.join("record.json"), &serde_json::to_vec(record)?)
+        })();
+        if let Err(error) = made {
+            // What stays is removed at the next start.
+            let _ = fs::remove_dir_all(&new);
+            return Err(error);
+        }
+        fs::rename(&new, &self.path)?;
+        sync(&self.volumes)
+    }
+
+    /// The record; `None` without one.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub(crate) fn read(&self) -> io::Result<Option<Record>> {
+        let bytes = match fs::read(self.path.join("record.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let record: Record = serde_json::from_slice(&bytes)?;
+        match record.v {
+            1 => Ok(Some(record)),
+            v => Err(io::Error::other(format!("record.json has the unknown version {v}"))),
+        }
+    }
+
+    /// Writes the record durably.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
+        crate::secret::write(&self.path.join("record.json"), &serde_json::to_vec(record)?)
+    }
+
+    /// Makes an empty layer; durably once the record is written that refers to it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn add_layer(&self, number: u32, user: u32) -> io::Result<()> {
+        copy_layer(&self.path, number, user)
+    }
+
+    /// Makes new layers as large as the volume has become.
+    ///
+    /// # Errors
+    /// What qemu-img says.
+    pub(crate) fn resize_empty(
+        &self,
+        bytes: u64,
+        passphrase: Option<&str>,
+        qemu_img: &Path,
+    ) -> io::Result<()> {
+        let file = self.path.join("empty.qcow2");
+        let mut options = format!("driver=qcow2,file.filename={}", escape(&file)?);
+        if passphrase.is_some() {
+            options.push_str(",encrypt.key-secret=key");
+        }
+        let mut command = Command::new(qemu_img);
+        command.args(["resize", "-q"]);
+        with_secret(&mut command, passphrase);
+        command.arg("--image-opts").arg(options).arg(bytes.to_string());
+        run(command, passphrase)
+    }
+
+    /// Size of the layer's data, bytes on disk.
+    pub(crate) fn layer_path(&self, number: u32) -> PathBuf {
+        self.path.join(format!("{number}.qcow2"))
+    }
+
+    /// Brings what was written to a layer onto the disk, so that what follows has less to do.
+    pub(crate) fn sync_layer(&self, number: u32) {
+        // Only makes the cut shorter, which brings everything onto the disk itself.
+        let _ = File::open(self.layer_path(number)).and_then(|file| file.sync_data());
+    }
+
+    /// Removes a layer's file.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn remove_layer(&self, number: u32) -> io::Result<()> {
+        match fs::remove_file(self.layer_path(number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the layers to a user.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn give(&self, record: &Record, user: u32) -> io::Result<()> {
+        for layer in &record.layers {
+            give(&File::open(self.layer_path(layer.number))?, user)?;
+        }
+        Ok(())
+    }
+
+    /// Removes layers that nothing refers to: of a cut or a merge that a crash interrupted.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn tidy(&self, record: &Record) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".qcow2.new") {
+                fs::remove_file(self.path.join(&name))?;
+            }
+            let Some(number) = name.strip_suffix(".qcow2").and_then(|n| n.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let known = record.layers.iter().any(|layer| layer.number == number)
+                || record.cutting.as_ref().is_some_and(|cutting| cutting.new == number);
+            if !known {
+                fs::remove_file(self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the volume.
+    ///
+    /// # Errors
+    /// What the file system says; what is left is removed by the next call or start.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let gone = self.sibling("gone");
+        remove_all(&gone)?;
+        match fs::rename(&self.path, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        sync(&self.volumes)?;
+        remove_all(&gone)
+    }
+
+    /// The end of what a process of the volume said.
+    pub(crate) fn last_words(&self, name: &str) -> String {
+        let bytes = fs::read(self.path.join(format!("{name}.log"))).unwrap_or_default();
+        let start = bytes.len().saturating_sub(1024);
+        String::from_utf8_lossy(&bytes[start..]).trim().replace('\n', "; ")
+    }
+
+    /// An empty file for what a process of the volume says.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn log(&self, name: &str) -> io::Result<File> {
+        let path = self.path.join(format!("{name}.log"));
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    }
+}
+
+/// Volumes that have a directory, and none of what was being made or removed.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn volumes(data_dir: &Path) -> io::Result<Vec<String>> {
+    let path = data_dir.join("volumes");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some((id, "new" | "gone")) = name.split_once('.')
+            && base::id::is_valid("vol", id)
+        {
+            remove_all(&path.join(&name))?;
+        } else if base::id::is_valid("vol", &name) {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Gives a file to a user, if we may.
+pub(crate) fn give(file: &File, user: u32) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::fchown(file, Some(user), Some(user))?;
+    }
+    Ok(())
+}
+
+fn copy_layer(directory: &Path, number: u32, user: u32) -> io::Result<()> {
+    let new = directory.join(format!("{number}.qcow2.new"));
+    let mut input = File::open(directory.join("empty.qcow2"))?;
+    let mut output =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    io::copy(&mut input, &mut output)?;
+    give(&output, user)?;
+    output.sync_all()?;
+    // The record that is written next makes the directory durable.
+    fs::rename(&new, directory.join(format!("{number}.qcow2")))
+}
+
+fn make_empty(
+    qemu_img: &Path,
+    file: &Path,
+    bytes: u64,
+    passphrase: Option<&str>,
+) -> io::Result<()> {
+    let mut command = Command::new(qemu_img);
+    command.args(["create", "-q", "-f", "qcow2"]);
+    with_secret(&mut command, passphrase);
+    let mut options = LAYOUT.to_owned();
+    if passphrase.is_some() {
+        // The passphrase is a random key already; stretching it gains nothing.
+        options.push_str(",encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10");
+    }
+    command.arg("-o").arg(options).arg("--").arg(file).arg(bytes.to_string());
+    run(command, passphrase)?;
+    fs::set_permissions(file, Permissions::from_mode(0o600))
+}
+
+/// The passphrase comes by standard input.
+pub(crate) fn with_secret(command: &mut Command, passphrase: Option<&str>) {
+    if passphrase.is_some() {
+        command.args(["--object", "secret,id=key,file=/dev/stdin"]);
+    }
+}
+
+/// A path within QEMU's option syntax.
+fn escape(path: &Path) -> io::Result<String> {
+    let text = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(text.replace(',', ",,"))
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// It could not be started, or failed: with its words.
+pub(crate) fn run(mut command: Command, input: Option<&str>) -> io::Result<()> {
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::other(format!("{program} is missing: install qemu-utils"))
+        }
+        _ => error,
+    })?;
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+        // A program that ended without reading it says why itself.
+        let _ = pipe.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    let kind = match words.contains("No space left") {
+        true => io::ErrorKind::StorageFull,
+        false => io::ErrorKind::Other,
+    };
+    Err(io::Error::new(kind, format!("{program}: {words}")))
+}
