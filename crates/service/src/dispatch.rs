@@ -15,6 +15,7 @@ use crate::inspect::{Inspection, first_unhonoured, inspect};
 use crate::operation::{Input, Kind, Operation, Service, SetUp};
 use crate::throttle::Throttle;
 use base::Timestamp;
+use base::volume::State;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -612,6 +613,7 @@ impl Dispatcher {
         let result = match (method, name) {
             ("GET", "health") => Ok(self.health()),
             ("POST", "reset") => self.reset().await,
+            ("GET", name) if name.starts_with("volumes/") => self.volume(&name["volumes/".len()..]),
             _ => Err((404, format!("there is no {method} /_gureum/{name}"))),
         };
         let (status, body) = match result {
@@ -638,6 +640,22 @@ impl Dispatcher {
             "services": services,
             "time": self.environment.clock.now().iso_millis(),
         })
+    }
+
+    /// What the node knows of a volume that no API shows yet: BurstBalance is a metric.
+    fn volume(&self, id: &str) -> Result<serde_json::Value, (u16, String)> {
+        match self.environment.driver.volume_state(id) {
+            State::Ready(ready) => Ok(serde_json::json!({
+                "volume": id,
+                "size_gib": ready.size_gib,
+                "limits": ready.limits,
+                "burst_balance": ready.burst_balance,
+                "filled_percent": ready.filled_percent,
+                "attached": ready.attached,
+                "impaired": ready.impaired,
+            })),
+            _ => Err((404, format!("there is no volume {id} on this node"))),
+        }
     }
 
     /// Wipes the state of a region that is both simulated and open: what test suites written
