@@ -82,11 +82,17 @@ impl Blobs {
     /// (or another hold) must name it when this is called.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if its root is no name of a blob.
+    /// [`Error::NotFound`] if its root is not there, [`Error::Invalid`] if that is no name of a blob;
+    /// the store cannot be asked.
     pub fn hold(&self, content: &Content) -> Result<Pinned> {
+        let root = root_of(content)?;
         let pinned = self.pinned();
-        pinned.root(root_of(content)?);
-        Ok(pinned)
+        pinned.root(root);
+        // A pass could not walk a pinned root that is not there, and would end.
+        match self.0.store.exists(root)? {
+            true => Ok(pinned),
+            false => Err(Error::NotFound(root)),
+        }
     }
 
     /// The bytes of a blob, verified.

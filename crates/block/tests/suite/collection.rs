@@ -1,11 +1,12 @@
 //! The collection: nothing that is named is ever lost, nothing that is not is kept for good.
 
 use crate::common::{Memory, TestKeys, block, memory, silent};
+use crate::object_store::{Bucket, Treatment};
 use base::volume::{Blocks, Content};
 use block::check::check;
 use block::collect::{Report, collect};
 use block::faulty::{self, Faulty};
-use block::{Blob, BlobStore, Blobs, Direct, Error, Id, Result, Roots, Upload};
+use block::{Blob, BlobStore, Blobs, Config, Direct, Error, Id, Result, Roots, Upload};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -83,6 +84,31 @@ fn the_parent_of_an_upload_stays_whole_although_its_record_is_deleted() {
     assert_eq!(pass(&blobs, &[]).unwrap().freed, 0);
     drop(held);
     assert!(pass(&blobs, &[]).unwrap().freed > 0);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_held_and_does_not_stop_a_pass() {
+    let (_, blobs) = memory();
+    let content = made(&blobs, None, &[(0, 1)]).content(None);
+    pass(&blobs, &[]).unwrap();
+    assert!(matches!(blobs.hold(&content), Err(Error::NotFound(_))));
+    assert!(matches!(Upload::begin(&blobs, Some(&content), 8, None), Err(Error::NotFound(_))));
+    pass(&blobs, &[]).unwrap();
+}
+
+/// The same life in a bucket that fails now and then.
+#[test]
+fn a_life_in_an_object_store_loses_and_leaks_nothing() {
+    let bucket = Bucket::start();
+    let blobs = Blobs::open(&Config::S3(bucket.config())).unwrap();
+    bucket.treat(&[Treatment::Serve, Treatment::Status(503), Treatment::HangUp].repeat(5));
+    let mut records = Vec::new();
+    life(&blobs, &mut records).unwrap();
+    let roots: Vec<_> = records.iter().collect();
+    assert_eq!(roots.len(), 1);
+    assert_whole(&blobs, &roots, 0);
+    bucket.damage();
+    assert!(matches!(pass(&blobs, &roots), Err(Error::Damaged(_))));
 }
 
 /// An upload that ends and is recorded between the reading of the records and the sweep.
