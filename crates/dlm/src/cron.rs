@@ -117,12 +117,10 @@ impl Cron {
             Days::OfMonth(days) => all().filter(|day| holds(days, day.day())).collect(),
             Days::OfWeek(days) => all().filter(|day| holds(days, weekday(*day))).collect(),
             Days::Last => all().next_back().into_iter().collect(),
-            Days::LastWeekday => all().filter(is_working_day).next_back().into_iter().collect(),
-            Days::LastOfWeek(wanted) => all()
-                .filter(|day| number(weekday(*day)) == *wanted)
-                .next_back()
-                .into_iter()
-                .collect(),
+            Days::LastWeekday => all().rfind(is_working_day).into_iter().collect(),
+            Days::LastOfWeek(wanted) => {
+                all().rfind(|day| number(weekday(*day)) == *wanted).into_iter().collect()
+            }
             Days::Nth(wanted, nth) => {
                 let mut matching = all().filter(|day| number(weekday(*day)) == *wanted);
                 matching.nth(usize::from(*nth) - 1).into_iter().collect()
