@@ -7,6 +7,7 @@ use crate::instance;
 use crate::launch::run_instances;
 use crate::testing::{ACCOUNT, Region};
 use base::machine::{Driver, Wanted};
+use base::volume::Driver as _;
 use model::ec2 as api;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -261,6 +262,10 @@ enum Event {
     Terminate(usize),
     /// The machine gets as far as it was told.
     Obey(usize),
+    /// The guest lets go of what it is to let go of, and has what it is to have.
+    Hold(usize),
+    Attach(usize, usize),
+    Detach(usize, bool),
     PowerOff(usize),
     Die(usize),
     Fail(usize),
@@ -281,6 +286,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => of.clone().prop_map(Event::Reboot),
         1 => of.clone().prop_map(Event::Terminate),
         6 => of.clone().prop_map(Event::Obey),
+        3 => of.clone().prop_map(Event::Hold),
+        3 => (of.clone(), 0..3usize).prop_map(|(n, volume)| Event::Attach(n, volume)),
+        3 => (0..3usize, any::<bool>()).prop_map(|(volume, force)| Event::Detach(volume, force)),
         1 => of.clone().prop_map(Event::PowerOff),
         1 => of.clone().prop_map(Event::Die),
         1 => of.clone().prop_map(Event::Fail),
@@ -320,7 +328,27 @@ fn obey(region: &Region, id: &str) {
     region.driver.set(id, state);
 }
 
-fn happen(region: &Region, ids: &mut Vec<String>, event: Event) {
+/// The machine has the volumes of its last spec while it runs, and none while it does not.
+fn hold(region: &Region, id: &str) {
+    let runs = matches!(region.driver.state(id), State::Running { .. });
+    let spec = region.driver.spec(id);
+    let wanted = |volume: &str| {
+        runs && spec.as_ref().is_some_and(|spec| spec.volumes.iter().any(|v| v.id == volume))
+    };
+    let all = key::of("us-east-1", key::VOLUME, ACCOUNT, "");
+    for record in region.run(|call| call.scan::<Volume>(&all)).unwrap() {
+        let volume::State::Ready(mut ready) = region.driver.volume_state(&record.id) else {
+            continue;
+        };
+        ready.attached.retain(|machine| machine != id);
+        if wanted(&record.id) {
+            ready.attached.push(id.to_owned());
+        }
+        region.driver.set_volume(&record.id, volume::State::Ready(ready));
+    }
+}
+
+fn happen(region: &Region, ids: &mut Vec<String>, volumes: &[String], event: Event) {
     let one = |n: usize| (!ids.is_empty()).then(|| ids[n % ids.len()].clone());
     let up = |id: &str| match region.driver.state(id) {
         State::Running { start, .. } | State::Launching { start } => Some(start),
@@ -346,6 +374,21 @@ fn happen(region: &Region, ids: &mut Vec<String>, event: Event) {
         Event::Terminate(n) => one(n).map(|id| (id, "terminate-instances".to_owned())),
         Event::Obey(n) => {
             return one(n).into_iter().for_each(|id| obey(region, &id));
+        }
+        Event::Hold(n) => {
+            return one(n).into_iter().for_each(|id| hold(region, &id));
+        }
+        Event::Attach(n, volume) => {
+            if let Some(id) = one(n) {
+                let device = format!("/dev/sd{}", ["g", "h", "i"][volume]);
+                // A refusal is an answer too.
+                let _ = crate::volume::tests::try_attach(region, &volumes[volume], &id, &device);
+            }
+            return;
+        }
+        Event::Detach(volume, force) => {
+            let _ = crate::volume::tests::try_detach(region, &volumes[volume], force);
+            return;
         }
         Event::Reconcile(n) => {
             return one(n).into_iter().for_each(|id| {
@@ -381,13 +424,16 @@ proptest! {
     fn everything_comes_to_rest(events in prop::collection::vec(any_event(), 1..40)) {
         let region = Region::new();
         let mut ids = Vec::new();
+        let free: Vec<String> =
+            (0..3).map(|_| crate::volume::tests::available(&region, 1, "gp3")).collect();
         for event in events {
-            happen(&region, &mut ids, event);
+            happen(&region, &mut ids, &free, event);
         }
         for _ in 0..4 {
             for id in &ids {
                 reconcile(&region, id);
                 obey(&region, id);
+                hold(&region, id);
             }
         }
         let mut public = 0;
@@ -424,8 +470,31 @@ proptest! {
         let volumes = region
             .run(|call| call.scan::<Volume>(&key::of("us-east-1", key::VOLUME, ACCOUNT, "")))
             .unwrap();
-        let attached = volumes.iter().filter(|volume| !volume.attachments.is_empty()).count();
-        prop_assert_eq!(attached, 2 * used.len(), "a root and a data volume each");
+        let of_launches = |volume: &&Arc<Volume>| !free.contains(&volume.id);
+        let attached = volumes.iter().filter(of_launches).filter(|v| !v.attachments.is_empty());
+        prop_assert_eq!(attached.count(), 2 * used.len(), "a root and a data volume each");
+        // Both sides of every attachment know of it, and nothing is half done.
+        let mut places = BTreeSet::new();
+        for id in &ids {
+            let instance = region.run(|call| call.peek::<Instance>(&work(id))).unwrap();
+            for place in instance.iter().flat_map(|instance| &instance.volumes) {
+                prop_assert_eq!(place.state, AttachmentState::Attached);
+                prop_assert!(places.insert((place.volume_id.clone(), id.clone())));
+            }
+        }
+        for volume in &volumes {
+            prop_assert_eq!(volume.state, VolumeState::Available);
+            for id in &volume.attachments {
+                prop_assert!(places.remove(&(volume.id.clone(), id.clone())));
+            }
+            let volume::State::Ready(ready) = region.driver.volume_state(&volume.id) else {
+                panic!("{} is not there", volume.id)
+            };
+            for machine in &ready.attached {
+                prop_assert!(volume.attachments.contains(machine), "{machine} holds it still");
+            }
+        }
+        prop_assert!(places.is_empty(), "{places:?}");
     }
 }
 

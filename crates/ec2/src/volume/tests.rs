@@ -169,6 +169,26 @@ fn attach(region: &Region, volume: &str, instance: &str, device: &str) {
     assert_eq!(answer.device.as_deref(), Some(device));
 }
 
+/// Attaches a volume, if that can be.
+pub(crate) fn try_attach(
+    region: &Region,
+    volume: &str,
+    instance: &str,
+    device: &str,
+) -> Result<api::VolumeAttachment, Error> {
+    region.run(|call| attach::attach_volume(call, attachment(volume, instance, device)))
+}
+
+/// Detaches a volume, if that can be.
+pub(crate) fn try_detach(
+    region: &Region,
+    volume: &str,
+    force: bool,
+) -> Result<api::VolumeAttachment, Error> {
+    let input = api::DetachVolumeRequest { force: Some(force), ..detachment(volume) };
+    region.run(|call| attach::detach_volume(call, input))
+}
+
 fn detachment(volume: &str) -> api::DetachVolumeRequest {
     api::DetachVolumeRequest { volume_id: Some(volume.to_owned()), ..Default::default() }
 }
