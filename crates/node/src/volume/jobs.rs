@@ -92,8 +92,7 @@ impl Volume {
         let (stop, stopped) = oneshot::channel();
         let (data_dir, directory) = (self.shared.config.data_dir.clone(), self.directory.clone());
         let done = Arc::new(AtomicU64::new(0));
-        let task =
-            tokio::spawn(work(data_dir, directory, chain, kind, stopped, Arc::clone(&done)));
+        let task = tokio::spawn(work(data_dir, directory, chain, kind, stopped, Arc::clone(&done)));
         self.work = Some(Work { kind, done, stop: Some(stop), task });
         Ok(())
     }

@@ -130,7 +130,10 @@ impl Keeper {
         match connected {
             Ok(Ok(host)) => Some(Keeper { process, purpose: Purpose::Owner, host }),
             _ => {
-                tracing::error!(pid = identity.pid, "a storage daemon that does not answer is ended");
+                tracing::error!(
+                    pid = identity.pid,
+                    "a storage daemon that does not answer is ended"
+                );
                 process.kill();
                 None
             }
@@ -231,7 +234,6 @@ pub(crate) async fn share_frozen(host: &Host, chain: &Chain) -> Result<(), Strin
     });
     run("block-export-add", export).await
 }
-
 
 impl Drop for Keeper {
     fn drop(&mut self) {

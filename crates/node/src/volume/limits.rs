@@ -30,13 +30,7 @@ pub(crate) struct Balance {
 impl Balance {
     /// A new volume's: full.
     pub(crate) fn new(now: f64) -> Self {
-        Balance {
-            operations: None,
-            bytes: None,
-            at: now,
-            counted_operations: 0,
-            counted_bytes: 0,
-        }
+        Balance { operations: None, bytes: None, at: now, counted_operations: 0, counted_bytes: 0 }
     }
 
     /// Credits what accrued since the last call and charges what the counters say; `None` while
@@ -67,10 +61,8 @@ impl Balance {
 
     /// The rates until the next tick.
     pub(crate) fn throttle(&self, limits: &Limits) -> Throttle {
-        let bucket = |credits, rate| Bucket {
-            average: rate_of(credits, rate),
-            ..Bucket::default()
-        };
+        let bucket =
+            |credits, rate| Bucket { average: rate_of(credits, rate), ..Bucket::default() };
         Throttle {
             operations: bucket(self.operations, limits.operations),
             bytes: bucket(self.bytes, limits.bytes),

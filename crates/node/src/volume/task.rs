@@ -654,8 +654,7 @@ impl Volume {
         self.ensure_server(IDLE_USER).await?;
         let chain = self.chain(spec).await?;
         let data_dir = &self.shared.config.data_dir;
-        let keeper =
-            Keeper::start(data_dir, &self.directory, Purpose::Owner, IDLE_USER).await?;
+        let keeper = Keeper::start(data_dir, &self.directory, Purpose::Owner, IDLE_USER).await?;
         if let Err(message) = keeper.share(&chain).await {
             keeper.quit().await;
             return Err(message);
@@ -824,9 +823,8 @@ impl Volume {
         if self.uploading.is_some() || merging || self.unsaved || !self.is_due("upload") {
             return false;
         }
-        let pending = |id: &str| {
-            record.snapshots.get(id).is_some_and(|taken| taken.result.is_none())
-        };
+        let pending =
+            |id: &str| record.snapshots.get(id).is_some_and(|taken| taken.result.is_none());
         // In order, since each is the next one's parent.
         let Some(snapshot) = spec.snapshots.iter().find(|snapshot| pending(&snapshot.id)) else {
             return false;
@@ -1036,9 +1034,7 @@ impl Volume {
         };
         let ids: Vec<String> = match group.is_empty() {
             false => vec![first.id.clone()],
-            true => {
-                due.iter().filter(|s| s.together.len() < 2).map(|s| s.id.clone()).collect()
-            }
+            true => due.iter().filter(|s| s.together.len() < 2).map(|s| s.id.clone()).collect(),
         };
         let began = Instant::now();
         if let Err(message) = self.cut(ids.clone(), group, owner).await {
@@ -1082,7 +1078,8 @@ impl Volume {
                     // Written before anything else happens; then it is found not to have happened.
                     return Err("the volume's record cannot be written".to_owned());
                 }
-                let layer = Layer { number: new, file: directory::layer_file(&self.handle.id, new) };
+                let layer =
+                    Layer { number: new, file: directory::layer_file(&self.handle.id, new) };
                 let volume = self.handle.id.clone();
                 Some((name, host, Cut { volume, active, new: layer, encrypted }))
             }

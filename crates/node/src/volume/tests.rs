@@ -10,6 +10,7 @@ use super::*;
 use base::key::Error as KeyError;
 use base::volume::{BLOCK_BYTES, Content, Limits, Ready, Snapshot, SnapshotState, Wanted};
 use block::{Reader, nbd};
+use rustix::process::{PidfdFlags, Signal};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -65,8 +66,7 @@ impl Keys for PlainKeys {
 
     fn unwrap(&self, wrapped: &WrappedKey) -> Result<DataKey, KeyError> {
         let byte = wrapped.ciphertext.parse();
-        byte.map(|byte| DataKey([byte; 32]))
-            .map_err(|_| KeyError::NotOurs(wrapped.key_arn.clone()))
+        byte.map(|byte| DataKey([byte; 32])).map_err(|_| KeyError::NotOurs(wrapped.key_arn.clone()))
     }
 
     fn rewrap(&self, wrapped: &WrappedKey, _: &str) -> Result<WrappedKey, KeyError> {
@@ -150,7 +150,9 @@ impl Node {
         let is = |ready: &Ready| {
             !matches!(
                 ready.snapshots.get(snapshot),
-                None | Some(SnapshotState::Pending { cut: false, .. } | SnapshotState::Failed { .. })
+                None | Some(
+                    SnapshotState::Pending { cut: false, .. } | SnapshotState::Failed { .. }
+                )
             )
         };
         self.ready(id, "cut", is).await;
@@ -169,31 +171,28 @@ impl Node {
     async fn attach(&self, name: &str, volumes: &[&str]) -> Machine {
         let directory = Directory::new(self.directory.path(), name);
         let user = directory::IDLE_USER - 1;
-        let keeper = Keeper::start(self.directory.path(), &directory, Purpose::Work, user)
-            .await
-            .unwrap();
-        let id = format!("{MACHINE}{name}");
+        // Not one that a daemon takes for its own.
+        let keeper =
+            Keeper::start(self.directory.path(), &directory, Purpose::Owner, user).await.unwrap();
+        let pid = rustix::process::Pid::from_raw(keeper.identity().pid).unwrap();
+        let guard = Guard(rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap());
+        let socket = directory.path().join("keeper-nbd.sock");
+        let machine = Machine { id: format!("{MACHINE}{name}"), keeper, socket, _guard: guard };
         for volume in volumes {
-            let chain = self.volumes.acquire(volume, &id, user).await.unwrap();
-            keeper.host.add_chain(&chain).await.unwrap();
-            let export = serde_json::json!({
-                "type": "nbd", "id": volume, "name": volume, "writable": true,
-                "node-name": host::serial(volume),
-            });
-            keeper.host.execute("block-export-add", export).await.unwrap();
-            self.volumes.held(volume, &id, keeper.host.clone());
+            let chain = self.volumes.acquire(volume, &machine.id, user).await.unwrap();
+            machine.keeper.host.add_chain(&chain).await.unwrap();
+            machine.export(volume).await;
+            self.volumes.held(volume, &machine.id, machine.keeper.host.clone());
         }
         for volume in volumes {
-            self.ready(volume, "attached", |ready| ready.attached.contains(&id)).await;
+            self.ready(volume, "attached", |ready| ready.attached.contains(&machine.id)).await;
         }
-        let socket = directory.path().join("work-nbd.sock");
-        Machine { id, keeper, socket }
+        machine
     }
 
     async fn detach(&self, machine: Machine, volumes: &[&str]) {
         for volume in volumes {
-            let export = serde_json::json!({ "id": volume, "mode": "hard" });
-            machine.keeper.host.execute("block-export-del", export).await.unwrap();
+            machine.close(volume).await;
             self.volumes.released(volume, &machine.id).await;
         }
         assert!(machine.keeper.host.volumes().await.unwrap().is_empty());
@@ -222,9 +221,48 @@ struct Machine {
     id: String,
     keeper: Keeper,
     socket: PathBuf,
+    _guard: Guard,
+}
+
+/// Kills a process when it is dropped.
+struct Guard(std::os::fd::OwnedFd);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Fails only if it has ended.
+        let _ = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
+    }
 }
 
 impl Machine {
+    /// The guest can see the volume.
+    async fn export(&self, volume: &str) {
+        let export = serde_json::json!({
+            "type": "nbd", "id": volume, "name": volume, "writable": true,
+            "node-name": host::serial(volume),
+        });
+        self.keeper.host.execute("block-export-add", export).await.unwrap();
+    }
+
+    /// The guest lets go of it.
+    async fn close(&self, volume: &str) {
+        let export = serde_json::json!({ "id": volume, "mode": "hard" });
+        self.keeper.host.execute("block-export-del", export).await.unwrap();
+        let began = Instant::now();
+        let exports = serde_json::json!({});
+        while self
+            .keeper
+            .host
+            .execute("query-block-exports", exports.clone())
+            .await
+            .unwrap()
+            .as_array()
+            .is_some_and(|all| all.iter().any(|export| export["id"] == volume))
+        {
+            assert!(began.elapsed() < Duration::from_secs(10));
+        }
+    }
+
     /// What a guest does, in qemu-io's words.
     fn io(&self, volume: &str, commands: &[&str]) {
         let mut program = Command::new("qemu-io");
@@ -348,7 +386,7 @@ async fn a_volume_of_a_snapshot_is_there_at_once_and_fills() {
     // The server dies: guests wait and go on.
     let server = node.record(VOLUME).server.unwrap();
     let pid = rustix::process::Pid::from_raw(server.pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
     machine.io(VOLUME, &["read -P 40 20447232 512k"]);
     // Another daemon adopts the new one.
     node.restart();
@@ -427,7 +465,7 @@ async fn several_volumes_are_cut_at_one_instant_and_a_daemon_may_end() {
     for spec in &specs {
         node.volumes.apply(spec.clone());
     }
-    let Machine { id, keeper, .. } = machine;
+    let Machine { id, keeper, _guard, .. } = machine;
     keeper.quit().await;
     node.volumes.machine_ended(&id).await;
     node.completed(VOLUME, "x").await;
@@ -451,9 +489,12 @@ async fn an_encrypted_volume_shows_nothing() {
     machine.io(VOLUME, &["write -P 65 8M 1M", "flush", "read -P 65 1M 1M"]);
     assert_eq!(content.key, spec.key);
     assert_eq!(node.read(&content, 1 << 20, 4096), [65; 4096]);
+    // An export does not grow under those who have it; a guest's disk does.
+    machine.close(VOLUME).await;
     spec.size_gib = 3;
     node.volumes.apply(spec.clone());
     node.ready(VOLUME, "grown", |ready| ready.size_gib == 3).await;
+    machine.export(VOLUME).await;
     machine.io(VOLUME, &["write -P 65 2900M 1M", "flush"]);
     let mut grep = Command::new("grep");
     let found = grep.args(["-rlaF", &"A".repeat(64)]).arg(node.directory.path()).output().unwrap();
@@ -492,7 +533,7 @@ async fn several_machines_share_a_volume() {
     // The storage daemon dies: its machines wait for the next.
     let keeper = node.record(VOLUME).keeper.unwrap();
     let pid = rustix::process::Pid::from_raw(keeper.pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
     first.io(VOLUME, &["read -P 8 6M 1M"]);
     node.detach(first, &[VOLUME]).await;
     second.io(VOLUME, &["read -P 7 4M 1M"]);
