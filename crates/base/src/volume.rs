@@ -307,6 +307,15 @@ pub trait Blocks: Send + Sync {
     /// The upload cannot be read.
     fn uploaded(&self, id: &str) -> io::Result<u64>;
 
+    /// SHA-256 of the SHA-256s of the upload's blocks in the clear, in order of index: the checksum
+    /// of CompleteSnapshot with the aggregation LINEAR.
+    ///
+    /// # Errors
+    /// The upload cannot be read.
+    fn checksum(&self, _id: &str) -> io::Result<[u8; 32]> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Drops the upload `id`: its snapshot was deleted or is completed.
     ///
     /// # Errors
