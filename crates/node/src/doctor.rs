@@ -62,6 +62,8 @@ pub fn check(data_dir: &Path) -> Vec<Check> {
     vec![
         privilege(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
         emulator(&version("qemu-system-x86_64"), &version("qemu-img")),
+        tool("qemu-nbd", "qemu-utils (snapshots need it)", Level::Missing),
+        tool("qemu-storage-daemon", "qemu-utils (volumes need it)", Level::Missing),
         kvm(data_dir),
         tool("nft", "nftables", Level::Missing),
         tool("ip", "iproute2", Level::Missing),

@@ -5,7 +5,8 @@
 //! metadata requests to the machine that an address belongs to.
 //!
 //! ```text
-//!  apply ───────► inbox ──► machine task ──► qemu-img, QEMU (own session, own user, seccomp)
+//!  apply ───────► inbox ──► machine task ──► QEMU (own session, own user, seccomp), its disks
+//!  apply_volume ─► volumes ([`crate::volume`]), which machine tasks acquire and release
 //!  apply_network ─► thread ─► net ──► namespaces, taps, nftables
 //!                       └──► IMDS server per VPC ──► which machine has this address?
 //! ```
@@ -16,19 +17,21 @@
 
 mod accelerator;
 mod admission;
+mod boot;
 mod command;
 mod directory;
-mod disk;
+mod disks;
 mod launch;
 mod machine;
 mod network;
-mod process;
-mod qmp;
+pub(crate) mod process;
+pub(crate) mod qmp;
 
 pub use accelerator::{Accelerator, Verdict, cached as cached_verdict};
 pub use network::Fabric;
 
 use crate::imds;
+use crate::volume::{self, Volumes};
 use accelerator::Judge;
 use base::Clock;
 use base::machine::{Console, Spec, State};
@@ -71,6 +74,8 @@ pub struct Config {
     pub clock: Clock,
     /// The data plane.
     pub network: net::Config,
+    /// What volumes need.
+    pub volumes: volume::Config,
 }
 
 /// How long a guest may take, in wall time.
@@ -129,11 +134,11 @@ pub(crate) struct Shared {
     clock: Clock,
     timing: Timing,
     qemu: PathBuf,
-    qemu_img: PathBuf,
+    volumes: Volumes,
     judge: Judge,
     network: Option<Network>,
     runtime: runtime::Handle,
-    listener: OnceLock<Listener>,
+    listener: Arc<OnceLock<Listener>>,
     machines: Mutex<HashMap<String, Arc<Handle>>>,
     addresses: Arc<Addresses>,
     users: Mutex<BTreeSet<u32>>,
@@ -185,7 +190,7 @@ impl Driver {
     /// # Errors
     /// Something is missing: the message says what to do.
     pub fn start(config: Config) -> Result<Arc<Self>, Error> {
-        for program in ["qemu-system-x86_64", "qemu-img"] {
+        for program in ["qemu-system-x86_64", "qemu-img", "qemu-nbd", "qemu-storage-daemon"] {
             accelerator::find_program(Path::new(program))
                 .map_err(|_| Error::NoProgram(program.to_owned()))?;
         }
@@ -218,6 +223,16 @@ impl Driver {
         let network = network
             .transpose()
             .map_err(|source| Error::Io { path: "the thread of network plans".into(), source })?;
+        let listener: Arc<OnceLock<Listener>> = Arc::default();
+        let tell = Arc::clone(&listener);
+        let announce = Box::new(move |id: &str| {
+            if let Some(listener) = tell.get() {
+                listener(id);
+            }
+        });
+        let volumes = Volumes::start(config.volumes, runtime.clone(), announce);
+        let volumes = volumes
+            .map_err(|source| Error::Io { path: config.data_dir.join("volumes"), source })?;
         let host_cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         let qemu = PathBuf::from("qemu-system-x86_64");
         let shared = Arc::new(Shared {
@@ -236,10 +251,10 @@ impl Driver {
             clock: config.clock,
             timing,
             qemu,
-            qemu_img: PathBuf::from("qemu-img"),
+            volumes,
             network,
             runtime: runtime.clone(),
-            listener: OnceLock::new(),
+            listener,
             machines: Mutex::default(),
             addresses,
             users: Mutex::default(),
@@ -272,6 +287,7 @@ impl Drop for Driver {
     /// Ends the tasks; the machines run on.
     fn drop(&mut self) {
         self.janitor.abort();
+        self.shared.volumes.stop();
         for (_, handle) in locked(&self.shared.machines).drain() {
             if let Some(task) = handle.task.get() {
                 task.abort();
@@ -281,13 +297,17 @@ impl Drop for Driver {
 }
 
 impl base::volume::Driver for Driver {
-    fn apply_volume(&self, _: base::volume::Spec) {}
-
-    fn volume_state(&self, _: &str) -> base::volume::State {
-        base::volume::State::Absent
+    fn apply_volume(&self, spec: base::volume::Spec) {
+        self.shared.volumes.apply(spec);
     }
 
-    fn forget_volume(&self, _: &str) {}
+    fn volume_state(&self, id: &str) -> base::volume::State {
+        self.shared.volumes.state(id)
+    }
+
+    fn forget_volume(&self, id: &str) {
+        self.shared.volumes.forget(id);
+    }
 
     fn apply_task(&self, _: base::volume::Task) {}
 

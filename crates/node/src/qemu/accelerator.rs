@@ -159,7 +159,7 @@ impl Judge {
         let device = kvm_device()?;
         let log = self.data_dir.join("kvm-proof.log");
         let output = File::create(&log)?;
-        let kernel = super::disk::open_public(kernel)?;
+        let kernel = super::boot::open_public(kernel)?;
         let kernel_path = format!("/dev/fd/{}", kernel.as_raw_fd());
         let (mut inherit, mut group, mut kvm) = (vec![kernel.into()], None, None);
         match device {
@@ -189,6 +189,7 @@ impl Judge {
             user: self.user,
             group,
             inherit,
+            input: None,
             output,
         })?;
         let ended = tokio::time::timeout(DEADLINE, process.ended()).await;

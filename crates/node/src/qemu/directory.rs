@@ -5,12 +5,14 @@
 //!               console.log   serial output; its old part is punched out
 //!               qemu.log      QEMU's own words since the last launch
 //!               qmp.sock      monitor
+//!               block.sock    monitor of the disks
+//!               local-….raw   instance store, while the machine runs
 //!               kernel, initrd  links to what it boots by
 //! consoles/<id>.<millis>.log  consoles of terminated machines, for an hour of the region's clock
 //! ```
 
 use super::process::Identity;
-use base::machine::{Console, ExitCause};
+use base::machine::{Console, ExitCause, LocalDisk};
 use base::{Clock, Timestamp};
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
@@ -98,6 +100,36 @@ impl Directory {
     pub(crate) fn log(&self) -> io::Result<File> {
         let path = self.path.join("qemu.log");
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    }
+
+    /// Makes the instance store anew, empty.
+    pub(crate) fn make_local_disks(&self, disks: &[LocalDisk], user: u32) -> io::Result<()> {
+        self.remove_local_disks()?;
+        for disk in disks {
+            let path = self.path.join(format!("local-{}.raw", disk.name));
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            // Sectors of 512 bytes fit into 10^9.
+            file.set_len(u64::from(disk.size_gb) * 1_000_000_000)?;
+            give(&file, user)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the instance store.
+    pub(crate) fn remove_local_disks(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("local-") && name.ends_with(".raw") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// The end of what QEMU said.
@@ -247,6 +279,7 @@ pub(crate) fn give(file: &File, user: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn record(stage: Stage) -> Record {
         Record {
@@ -321,6 +354,31 @@ mod tests {
         purge_consoles(data.path(), Timestamp(3_601_001)).unwrap();
         assert_eq!(directory.console(&clock).unwrap(), None);
         directory.bury(Timestamp(1_000)).unwrap();
+    }
+
+    #[test]
+    fn an_instance_store_is_empty_at_each_start_and_gone_afterwards() {
+        let data = tempfile::tempdir().unwrap();
+        let directory = Directory::new(data.path(), "i-1");
+        directory.remove_local_disks().unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        directory.create(user).unwrap();
+        let disk = |name: &str| LocalDisk {
+            name: name.to_owned(),
+            device_name: "/dev/sdb".to_owned(),
+            size_gb: 50,
+        };
+        directory.make_local_disks(&[disk("ephemeral0"), disk("ephemeral1")], user).unwrap();
+        let path = directory.path().join("local-ephemeral0.raw");
+        OpenOptions::new().write(true).open(&path).unwrap().write_all(b"old").unwrap();
+        directory.make_local_disks(&[disk("ephemeral0")], user).unwrap();
+        let mut start = [1; 3];
+        File::open(&path).unwrap().read_exact(&mut start).unwrap();
+        assert_eq!(start, [0; 3]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 50_000_000_000);
+        directory.remove_local_disks().unwrap();
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "the console stays: {names:?}");
     }
 
     #[test]

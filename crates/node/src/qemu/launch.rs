@@ -2,51 +2,52 @@
 
 use super::Shared;
 use super::accelerator::{self, Device};
-use super::command::{self, Backing, Kernel, Line};
+use super::boot;
+use super::command::{self, Disk, Kernel, Line};
 use super::directory::{Directory, Stage};
-use super::disk;
 use super::machine::{PRESS_AGAIN, QUIT};
 use super::process::{Launch, Process};
 use super::qmp::{Client, Event};
+use crate::volume::host::{Chain, Host, Passphrase};
 use base::image::Boot;
 use base::machine::{ExitCause, Spec};
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+/// Names of the sockets in a machine's directory.
+const MONITOR: &str = "qmp.sock";
+const BLOCK_MONITOR: &str = "block.sock";
+
+/// Through a descriptor of the directory, since a socket's path may have 107 bytes only.
+fn socket_path(here: &File, name: &str) -> PathBuf {
+    format!("/proc/self/fd/{}/{name}", here.as_raw_fd()).into()
+}
+
+/// Connects to the block layer of a machine's QEMU.
+pub(crate) async fn connect_disks(directory: &Directory) -> Result<Host, String> {
+    let here = File::open(directory.path()).map_err(|error| error.to_string())?;
+    let connected = Host::connect(&socket_path(&here, BLOCK_MONITOR)).await;
+    connected.map_err(|error| error.to_string())
+}
+
 /// Connects to a machine's monitor and asks whether the guest has powered off.
 pub(crate) async fn connect(directory: &Directory) -> Result<(Client, bool), String> {
-    // Through a descriptor of the directory, since a socket's path may have 107 bytes only.
     let here = File::open(directory.path()).map_err(|error| error.to_string())?;
-    let path = format!("/proc/self/fd/{}/qmp.sock", here.as_raw_fd());
+    let path = socket_path(&here, MONITOR);
     let stream = UnixStream::connect(path).await.map_err(|error| error.to_string())?;
     let mut monitor = Client::new(stream).await.map_err(|error| error.to_string())?;
     let status = monitor.execute("query-status", json!({})).await;
     let status = status.map_err(|error| error.to_string())?;
     Ok((monitor, status["status"] == "shutdown"))
-}
-
-/// Makes the volumes; returns those that are there, and what kept the next from it.
-pub(crate) fn make_disks(
-    shared: &Shared,
-    spec: &Spec,
-    user: u32,
-) -> (Vec<(String, disk::Made)>, Option<disk::Error>) {
-    let mut all = Vec::new();
-    for volume in &spec.volumes {
-        let (data, images) = (&shared.data_dir, &shared.images_dir);
-        match disk::make(data, images, &shared.qemu_img, volume, user) {
-            Ok(made) => all.push((volume.id.clone(), made)),
-            Err(error) => return (all, Some(error)),
-        }
-    }
-    (all, None)
 }
 
 /// Opens what QEMU inherits and starts it.
@@ -55,8 +56,8 @@ pub(crate) fn start(
     spec: &Spec,
     directory: &Directory,
     engine: command::Engine,
-    boot: &Boot,
-    made: &[disk::Made],
+    boots: &Boot,
+    chains: Vec<Chain>,
     user: u32,
 ) -> Result<Process, String> {
     let failed = |what: &str| {
@@ -70,30 +71,28 @@ pub(crate) fn start(
         number
     };
     let here = directory.path();
-    let kernel = match boot {
+    let kernel = match boots {
         Boot::Firmware => None,
         Boot::Kernel { kernel, initrd, command_line } => Some(Kernel {
-            kernel: pass(disk::open_public(&here.join(kernel)).map_err(failed(kernel))?.into()),
-            initrd: pass(disk::open_public(&here.join(initrd)).map_err(failed(initrd))?.into()),
+            kernel: pass(boot::open_public(&here.join(kernel)).map_err(failed(kernel))?.into()),
+            initrd: pass(boot::open_public(&here.join(initrd)).map_err(failed(initrd))?.into()),
             command_line,
         }),
     };
-    let mut backing = Vec::new();
-    for made in made {
-        backing.push(match &made.base {
-            Some((base, format)) => Some(Backing {
-                disk: pass(File::open(base).map_err(failed("the image's disk"))?.into()),
-                format,
-            }),
-            None => None,
-        });
+    let mut disks = Vec::new();
+    for chain in chains {
+        let secret = chain.passphrase.as_ref().map(memory_file).transpose();
+        let passphrase = secret.map_err(failed("a volume's key"))?.map(&mut pass);
+        disks.push(Disk { chain, passphrase });
     }
     let mut taps = Vec::new();
     for interface in &spec.interfaces {
         let network = shared.network.as_ref().ok_or("this node has no network")?;
         taps.push(pass(network.fabric.open_tap(&interface.vpc_id, &interface.id)?));
     }
-    let monitor = pass(listen(directory).map_err(failed("the monitor's socket"))?);
+    let monitor = pass(listen(directory, MONITOR).map_err(failed("the monitor's socket"))?);
+    let block_monitor = listen(directory, BLOCK_MONITOR);
+    let block_monitor = pass(block_monitor.map_err(failed("the disks' monitor's socket"))?);
     let (mut group, mut kvm) = (None, None);
     if engine == command::Engine::Kvm {
         match accelerator::kvm_device().map_err(|error| error.to_string())? {
@@ -109,9 +108,10 @@ pub(crate) fn start(
         vcpus: spec.vcpus.clamp(1, shared.host_cpus),
         memory_mib: memory.max(64),
         kernel,
-        backing,
+        disks: &disks,
         taps,
         monitor,
+        block_monitor,
     };
     let arguments = command::arguments(&line);
     let data = File::open(&shared.data_dir).map_err(failed("the data directory"))?;
@@ -123,6 +123,7 @@ pub(crate) fn start(
         user: privileged.then_some(user),
         group,
         inherit,
+        input: None,
         output: directory.log().map_err(failed("qemu.log"))?,
     };
     Process::spawn(launch).map_err(|error| match error.kind() {
@@ -136,11 +137,19 @@ pub(crate) fn start(
     })
 }
 
-/// The listening socket of the monitor. We make it rather than QEMU, so that it can be connected
+/// A file that is nowhere on disk and that QEMU's user may open again through its descriptor, as it
+/// may do with a file of any mode that lies in memory.
+fn memory_file(passphrase: &Passphrase) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("passphrase", MemfdFlags::CLOEXEC)?);
+    file.write_all(passphrase.0.as_bytes())?;
+    Ok(file.into())
+}
+
+/// The listening socket of a monitor. We make it rather than QEMU, so that it can be connected
 /// to at once and QEMU needs no right to write into the directory.
-fn listen(directory: &Directory) -> io::Result<OwnedFd> {
+fn listen(directory: &Directory, name: &str) -> io::Result<OwnedFd> {
     let here = File::open(directory.path())?;
-    let path = format!("/proc/self/fd/{}/qmp.sock", here.as_raw_fd());
+    let path = socket_path(&here, name);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -16,19 +16,23 @@
 //!   any ── Demolish ──► Gone
 //! ```
 //!
-//! What survives the daemon is the process, its monitor's socket and `record.json`; a machine is
-//! adopted by reading the record and asking the monitor. QEMU pauses when its guest powers off, so
+//! The disks of a machine that is up are kept by [`super::disks`]; volumes are given back before it
+//! is said that the machine has ended.
+//!
+//! What survives the daemon is the process, its monitors' sockets and `record.json`; a machine is
+//! adopted by reading the record and asking the monitors. QEMU pauses when its guest powers off, so
 //! a power-off that nobody watched is still told apart from a death.
+
+mod bring_up;
 
 use super::Shared;
 use super::admission::{self, Action, Closing, Phase, PowerOff};
 use super::command;
 use super::directory::{Directory, Record, Stage};
-use super::disk;
-use super::launch::{connect, make_disks, start};
+use super::disks::Disks;
+use super::launch::{connect, connect_disks};
 use super::process::{self, Process};
 use super::qmp::{Client, Event};
-use base::image::Boot;
 use base::machine::{ExitCause, Spec, State, Wanted};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -103,6 +107,8 @@ struct Up {
     process: Process,
     /// `None` while the connection is lost.
     monitor: Option<Client>,
+    /// As `monitor`.
+    disks: Option<Disks>,
     reconnect: Instant,
     closing: Option<Close>,
     /// The guest powered off; QEMU is paused.
@@ -121,11 +127,12 @@ struct Close {
 }
 
 impl Up {
-    fn new(process: Process, monitor: Option<Client>, probes: bool) -> Self {
+    fn new(process: Process, probes: bool) -> Self {
         let now = Instant::now();
         Up {
             process,
-            monitor,
+            monitor: None,
+            disks: None,
             reconnect: now,
             closing: None,
             powered_off: false,
@@ -137,7 +144,8 @@ impl Up {
 
     /// When something is due.
     fn next_timer(&self) -> Option<Instant> {
-        let reconnect = self.monitor.is_none().then_some(self.reconnect);
+        let lost = self.monitor.is_none() || self.disks.is_none();
+        let reconnect = lost.then_some(self.reconnect);
         let closing = self.closing.as_ref().map(|close| close.deadline.min(close.next_press));
         let probe = self.next_probe.filter(|_| self.probe.is_none());
         [reconnect, closing, probe].into_iter().flatten().min()
@@ -149,6 +157,10 @@ enum Seen {
     Wish,
     Closed,
     Event(Option<Event>),
+    /// A disk is out.
+    Disk,
+    /// The connection to the block layer has ended.
+    DisksLost,
     End(String),
     Probe(Option<bool>),
     Timer,
@@ -180,7 +192,7 @@ impl Machine {
             match Process::adopt(identity) {
                 Ok(Some(process)) => {
                     tracing::info!(id = self.handle.id, pid = identity.pid, "adopted a machine");
-                    self.up = Some(Up::new(process, None, self.shared.network.is_some()));
+                    self.up = Some(Up::new(process, self.shared.network.is_some()));
                 }
                 Ok(None) => {
                     let same_boot = process::boot_id().is_ok_and(|id| id == identity.boot_id);
@@ -271,6 +283,10 @@ impl Machine {
 
     /// Runs until the machine is gone or the driver is dropped.
     pub(crate) async fn run(mut self) {
+        if self.up.is_none() && self.record.is_some() {
+            // It may have ended while no daemon was watching.
+            self.give_back().await;
+        }
         loop {
             while self.step().await {}
             if self.gone {
@@ -280,7 +296,9 @@ impl Machine {
                 Seen::Closed => return,
                 Seen::Wish => {}
                 Seen::Event(event) => self.on_event(event).await,
-                Seen::End(how) => self.on_end(how),
+                Seen::Disk => {}
+                Seen::DisksLost => self.on_disks_lost(),
+                Seen::End(how) => self.on_end(how).await,
                 Seen::Probe(reachable) => self.on_probe(reachable),
                 Seen::Timer => self.on_timer().await,
             }
@@ -304,13 +322,14 @@ impl Machine {
         }
         match admission::decide(self.phase(), spec.wanted) {
             Action::Nothing => {
+                self.want_disks(&spec);
                 self.publish();
                 return false;
             }
             Action::Launch { start, reboots } => self.launch(&spec, start, reboots).await,
             Action::Press(why) => self.press(why).await,
             Action::Quit => self.quit(ExitCause::Requested).await,
-            Action::Demolish => self.demolish(&spec).await,
+            Action::Demolish => self.demolish().await,
         }
         true
     }
@@ -343,6 +362,18 @@ impl Machine {
                 None => std::future::pending().await,
             }
         };
+        let disks = async {
+            match &mut up.disks {
+                Some(disks) => {
+                    let host = disks.host.clone();
+                    tokio::select! {
+                        () = disks.ended() => Seen::Disk,
+                        () = host.closed() => Seen::DisksLost,
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
         let probe = async {
             match &mut up.probe {
                 Some(probe) => probe.await.unwrap_or(None),
@@ -355,6 +386,7 @@ impl Machine {
             event = monitor => Seen::Event(event),
             how = up.process.ended() => Seen::End(how),
             seen = wish => seen,
+            seen = disks => seen,
             reachable = probe => Seen::Probe(reachable),
             () = timer => Seen::Timer,
         }
@@ -368,6 +400,8 @@ impl Machine {
                 up.powered_off |= guest;
             }
             Some(Event::Reset) => tracing::info!(id = self.handle.id, "the machine was reset"),
+            // For those who keep the disks, who have a monitor of their own.
+            Some(Event::IoError { .. } | Event::DeviceDeleted { .. } | Event::JobEnded { .. }) => {}
             Some(Event::NoSpace { device }) => {
                 let directory = self.shared.data_dir.display();
                 let why = format!(
@@ -383,7 +417,30 @@ impl Machine {
         }
     }
 
-    fn on_end(&mut self, how: String) {
+    fn on_disks_lost(&mut self) {
+        let Some(up) = &mut self.up else { return };
+        up.disks = None;
+        up.reconnect = Instant::now() + Duration::from_millis(200);
+    }
+
+    /// Tells those who keep the disks what the spec has.
+    fn want_disks(&mut self, spec: &Spec) {
+        let Some(disks) = self.up.as_mut().and_then(|up| up.disks.as_mut()) else { return };
+        let wanted: Vec<&str> =
+            spec.volumes.iter().skip(1).map(|volume| volume.id.as_str()).collect();
+        disks.want(&wanted, &spec.forced_off);
+    }
+
+    /// The machine is off: nobody uses its volumes and its instance store any more.
+    async fn give_back(&self) {
+        self.shared.volumes.machine_ended(&self.handle.id).await;
+        let directory = self.directory.clone();
+        if let Err(error) = blocking(move || directory.remove_local_disks()).await {
+            tracing::error!(id = self.handle.id, %error, "the instance store was not removed");
+        }
+    }
+
+    async fn on_end(&mut self, how: String) {
         let wanted = self.wanted();
         let stopping = matches!(wanted, Some(Wanted::Stopped { .. } | Wanted::Terminated))
             || self.up.as_ref().is_some_and(|up| {
@@ -395,12 +452,13 @@ impl Machine {
             let words = self.directory.last_words();
             ExitCause::Died(if words.is_empty() { how } else { format!("{how} ({words})") })
         };
-        self.ended(cause);
+        self.ended(cause).await;
     }
 
-    fn ended(&mut self, cause: ExitCause) {
+    async fn ended(&mut self, cause: ExitCause) {
         tracing::info!(id = self.handle.id, ?cause, "the machine has ended");
         self.up = None;
+        self.give_back().await;
         if let Some(record) = &mut self.record {
             record.stage = Stage::Exited(cause);
             let record = record.clone();
@@ -435,7 +493,7 @@ impl Machine {
                 _ => up.next_probe = Some(now + PROBE_FIRST),
             }
         }
-        if up.monitor.is_none() && up.reconnect <= now {
+        if (up.monitor.is_none() || up.disks.is_none()) && up.reconnect <= now {
             self.reconnect().await;
         }
         let Some(close) = self.up.as_mut().and_then(|up| up.closing.as_mut()) else { return };
@@ -450,27 +508,36 @@ impl Machine {
         }
     }
 
-    /// Connects to the monitor again and learns what was missed.
+    /// Connects to the monitors again and learns what was missed.
     async fn reconnect(&mut self) {
-        let connected = timeout(HANDSHAKE, connect(&self.directory)).await;
-        let Some(up) = &mut self.up else { return };
-        match connected {
-            Ok(Ok((monitor, powered_off))) => {
-                up.monitor = Some(monitor);
-                up.powered_off |= powered_off;
-            }
-            failed => {
-                let why = failed.map_or_else(
-                    |_| "no answer".to_owned(),
-                    |r| match r {
-                        Ok(_) => String::new(),
-                        Err(error) => error,
-                    },
-                );
-                tracing::warn!(id = self.handle.id, why, "QEMU's monitor cannot be reached");
+        if let Err(why) = self.try_reconnect().await {
+            tracing::warn!(id = self.handle.id, why, "QEMU's monitor cannot be reached");
+            if let Some(up) = &mut self.up {
                 up.reconnect = Instant::now() + Duration::from_secs(2);
             }
         }
+    }
+
+    async fn try_reconnect(&mut self) -> Result<(), String> {
+        let user = self.record.as_ref().map_or(0, |record| record.user);
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let silent = |_| "no answer".to_owned();
+        if up.monitor.is_none() {
+            let connected = timeout(HANDSHAKE, connect(&self.directory)).await;
+            let (monitor, powered_off) = connected.map_err(silent)??;
+            up.monitor = Some(monitor);
+            up.powered_off |= powered_off;
+        }
+        if up.disks.is_none() {
+            let volumes = self.shared.volumes.clone();
+            let adopt = async {
+                let host = connect_disks(&self.directory).await?;
+                let disks = Disks::adopted(volumes, &self.handle.id, user, host).await;
+                disks.map_err(|error| error.to_string())
+            };
+            up.disks = Some(timeout(HANDSHAKE, adopt).await.map_err(silent)??);
+        }
+        Ok(())
     }
 
     /// Sends a command without arguments; a failure shows by what does not happen after it.
@@ -504,21 +571,27 @@ impl Machine {
         }
     }
 
-    /// Resets the machine, which completes a reboot.
+    /// Resets the machine, which completes a reboot. While it is off, snapshots are cut that waited
+    /// for this.
     async fn reset(&mut self) {
-        self.order("system_reset").await;
-        let Some(up) = &mut self.up else { return };
-        if up.powered_off {
-            // QEMU stays paused until the reset has happened, which its event says.
-            if let Some(monitor) = &mut up.monitor {
-                let reset =
-                    async { while !matches!(monitor.event().await, Some(Event::Reset) | None) {} };
-                if timeout(QUIT, reset).await.is_err() {
-                    tracing::warn!(id = self.handle.id, "QEMU did not report a reset");
-                }
+        let was_off = self.up.as_ref().is_some_and(|up| up.powered_off);
+        let wanted = self.inbox.borrow().as_ref().map(|spec| spec.wanted);
+        if let Some(Wanted::Running { reboots, .. }) = wanted {
+            if !was_off {
+                self.order("stop").await;
             }
-            self.order("cont").await;
+            self.shared.volumes.cut_during_reboot(&self.handle.id, reboots).await;
         }
+        self.order("system_reset").await;
+        // QEMU stays paused until the reset has happened, which its event says.
+        if let Some(monitor) = self.up.as_mut().and_then(|up| up.monitor.as_mut()) {
+            let reset =
+                async { while !matches!(monitor.event().await, Some(Event::Reset) | None) {} };
+            if timeout(QUIT, reset).await.is_err() {
+                tracing::warn!(id = self.handle.id, "QEMU did not report a reset");
+            }
+        }
+        self.order("cont").await;
         let Some(up) = &mut self.up else { return };
         up.powered_off = false;
         up.closing = None;
@@ -536,7 +609,7 @@ impl Machine {
     /// Ends the process, with force if it must be.
     async fn quit(&mut self, cause: ExitCause) {
         self.end_process().await;
-        self.ended(cause);
+        self.ended(cause).await;
     }
 
     async fn end_process(&mut self) {
@@ -553,17 +626,12 @@ impl Machine {
         }
     }
 
-    async fn demolish(&mut self, spec: &Spec) {
+    async fn demolish(&mut self) {
         self.end_process().await;
-        let data_dir = self.shared.data_dir.clone();
-        let volumes: Vec<String> =
-            spec.volumes.iter().filter(|v| v.delete_on_termination).map(|v| v.id.clone()).collect();
+        self.give_back().await;
         let directory = self.directory.clone();
         let now = self.shared.clock.now();
-        let removed = blocking(move || {
-            disk::delete(&data_dir, &volumes)?;
-            directory.bury(now)
-        });
+        let removed = blocking(move || directory.bury(now));
         match removed.await {
             Ok(()) => {
                 if let Some(record) = self.record.take() {
@@ -576,155 +644,6 @@ impl Machine {
                 tracing::error!(id = self.handle.id, %error, "a machine could not be removed yet");
                 self.retry = Some(Instant::now() + Duration::from_secs(5));
             }
-        }
-    }
-
-    async fn launch(&mut self, spec: &Arc<Spec>, start: u32, reboots: u32) {
-        let mut record = match self.record.take() {
-            Some(record) => record,
-            None => Record {
-                v: 1,
-                user: self.shared.take_user(),
-                token_key: BASE64.encode(crate::imds::new_token_key()),
-                start,
-                reboots,
-                boot: None,
-                stage: Stage::Launching,
-            },
-        };
-        (record.start, record.reboots, record.stage) = (start, reboots, Stage::Launching);
-        self.remember_key(&record);
-        self.record = Some(record.clone());
-        self.publish();
-        let began = Instant::now();
-        let mut new_volumes = Vec::new();
-        match self.bring_up(spec, &mut record, &mut new_volumes).await {
-            Ok(up) => {
-                tracing::info!(id = self.handle.id, start, elapsed = ?began.elapsed(), "launched");
-                self.up = Some(up);
-            }
-            Err(message) => {
-                tracing::error!(id = self.handle.id, start, message, "the launch failed");
-                record.stage = Stage::Failed(message);
-                if !new_volumes.is_empty() {
-                    // Nothing depends on it yet; another start may find a better image.
-                    record.boot = None;
-                }
-                if let Err(error) = disk::delete(&self.shared.data_dir, &new_volumes) {
-                    tracing::error!(?new_volumes, %error, "new volumes stay behind");
-                }
-                self.keep(&record);
-            }
-        }
-        self.record = Some(record);
-        self.publish();
-    }
-
-    /// Makes everything that the machine needs and starts it. The error is for the user. What was
-    /// made of volumes is in `new_volumes`.
-    async fn bring_up(
-        &self,
-        spec: &Arc<Spec>,
-        record: &mut Record,
-        new_volumes: &mut Vec<String>,
-    ) -> Result<Up, String> {
-        let began = Instant::now();
-        let made = self.prepare_disks(spec, record, new_volumes).await?;
-        let disks = began.elapsed();
-        self.wait_for_network(spec).await?;
-        let network = began.elapsed();
-        let engine = self.shared.judge.engine().await;
-        let (shared, spec_too) = (Arc::clone(&self.shared), Arc::clone(spec));
-        let (directory, user) = (self.directory.clone(), record.user);
-        let boot = record.boot.clone().unwrap_or(Boot::Firmware);
-        let starting = tokio::task::spawn_blocking(move || {
-            start(&shared, &spec_too, &directory, engine, &boot, &made, user)
-        });
-        let mut process = starting.await.map_err(|error| error.to_string())??;
-        let id = &self.handle.id;
-        tracing::debug!(id, ?disks, ?network, started = ?began.elapsed(), "QEMU was started");
-        record.stage = Stage::Up(process.identity.clone());
-        let (directory, running) = (self.directory.clone(), record.clone());
-        let recorded = blocking(move || directory.write(&running)).await;
-        let connected = match recorded {
-            Err(error) => Err(explain(&self.directory, &error)),
-            Ok(()) => tokio::select! {
-                how = process.ended() => {
-                    let (words, image) = (self.directory.last_words(), &spec.image);
-                    return Err(format!(
-                        "{how}: {words}; if image {image} is damaged build or import it again"
-                    ));
-                }
-                connected = timeout(HANDSHAKE, connect(&self.directory)) => {
-                    connected.unwrap_or_else(|_| Err("QEMU does not answer".to_owned()))
-                }
-            },
-        };
-        match connected {
-            Ok((monitor, powered_off)) => {
-                let mut up = Up::new(process, Some(monitor), !spec.interfaces.is_empty());
-                up.powered_off = powered_off;
-                Ok(up)
-            }
-            Err(message) => {
-                // Its own words are the better message, if it ended rather than we ended it.
-                let ended = timeout(Duration::from_secs(1), process.ended()).await;
-                let why = ended.unwrap_or(message);
-                process.kill();
-                process.ended().await;
-                Err(format!("{why}: {}", self.directory.last_words()))
-            }
-        }
-    }
-
-    /// Makes the machine's directory, its volumes and the links to what it boots by.
-    async fn prepare_disks(
-        &self,
-        spec: &Arc<Spec>,
-        record: &mut Record,
-        new_volumes: &mut Vec<String>,
-    ) -> Result<Vec<disk::Made>, String> {
-        if spec.volumes.is_empty() {
-            return Err("the machine has no root volume".to_owned());
-        }
-        let (directory, launching) = (self.directory.clone(), record.clone());
-        blocking(move || {
-            directory.create(launching.user).and_then(|()| directory.write(&launching))
-        })
-        .await
-        .map_err(|error| explain(&self.directory, &error))?;
-        let (shared, spec_too, user) = (Arc::clone(&self.shared), Arc::clone(spec), record.user);
-        let disks = tokio::task::spawn_blocking(move || make_disks(&shared, &spec_too, user));
-        let (made, problem) = disks.await.map_err(|error| error.to_string())?;
-        new_volumes.extend(made.iter().filter(|(_, made)| made.new).map(|(id, _)| id.clone()));
-        if let Some(problem) = problem {
-            return Err(problem.to_string());
-        }
-        if record.boot.is_none() {
-            let (images, key) = (self.shared.images_dir.clone(), spec.image.clone());
-            let machine = self.directory.path().to_owned();
-            let pin = move || disk::pin_boot(&images, &key, &machine);
-            let pinned = tokio::task::spawn_blocking(pin).await.map_err(|e| e.to_string())?;
-            record.boot = Some(pinned.map_err(|error| error.to_string())?);
-        }
-        Ok(made.into_iter().map(|(_, made)| made).collect())
-    }
-
-    /// Waits until the kernel has the machine's interfaces, or nobody wants it any more.
-    async fn wait_for_network(&self, spec: &Spec) -> Result<(), String> {
-        let Some(network) = &self.shared.network else {
-            return match spec.interfaces.is_empty() {
-                true => Ok(()),
-                false => Err("this node has no network for the machine's interfaces".to_owned()),
-            };
-        };
-        let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
-        let mut inbox = self.inbox.clone();
-        let called_off = inbox
-            .wait_for(|spec| spec.as_ref().is_some_and(|spec| spec.wanted == Wanted::Terminated));
-        tokio::select! {
-            held = network.holds(&interfaces) => held,
-            _ = called_off => Err("the launch was called off".to_owned()),
         }
     }
 }

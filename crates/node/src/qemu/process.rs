@@ -40,6 +40,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) group: Option<u32>,
     /// Descriptors that the process inherits under the same numbers.
     pub(crate) inherit: Vec<OwnedFd>,
+    /// Standard input; `None` is empty.
+    pub(crate) input: Option<File>,
     /// Standard output and error.
     pub(crate) output: File,
 }
@@ -79,7 +81,8 @@ impl Process {
     /// The program is missing or the user could not be changed.
     pub(crate) fn spawn(launch: Launch<'_>) -> io::Result<Process> {
         let mut command = Command::new(launch.program);
-        command.args(&launch.arguments).env_clear().stdin(Stdio::null());
+        command.args(&launch.arguments).env_clear();
+        command.stdin(launch.input.map_or_else(Stdio::null, Stdio::from));
         command.stdout(launch.output.try_clone()?).stderr(launch.output);
         let directory = launch.directory.as_raw_fd();
         let descriptors: Vec<RawFd> = launch.inherit.iter().map(AsRawFd::as_raw_fd).collect();
@@ -308,6 +311,7 @@ mod tests {
             user: None,
             group: None,
             inherit: Vec::new(),
+            input: None,
             output: File::create("/dev/null").unwrap(),
         };
         Process::spawn(launch).unwrap()
@@ -356,6 +360,7 @@ mod tests {
             user: None,
             group: None,
             inherit: Vec::new(),
+            input: None,
             output: File::create("/dev/null").unwrap(),
         };
         let mut process = Process::spawn(launch).unwrap();

@@ -12,8 +12,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-/// Longest line taken; QEMU's own limit for commands is 64 MiB, its answers to ours are short.
-const LONGEST_LINE: u64 = 1 << 20;
+/// Longest line taken; QEMU's own limit for commands is 64 MiB. Of its answers to ours the statistics
+/// of 28 disks are the longest.
+const LONGEST_LINE: u64 = 8 << 20;
 
 /// How long QEMU may take to answer a command.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -33,7 +34,7 @@ pub(crate) enum Error {
     #[error("the connection to QEMU's monitor ended")]
     Closed,
     /// No answer in time.
-    #[error("QEMU did not answer {0} in {ANSWER_TIME:?}")]
+    #[error("QEMU did not answer {0} in time")]
     Silent(String),
     /// Sending failed.
     #[error("sending to QEMU's monitor failed")]
@@ -56,6 +57,25 @@ pub(crate) enum Event {
     NoSpace {
         /// Block node or device.
         device: String,
+    },
+    /// A guest's request failed, and the guest was told.
+    IoError {
+        /// Block node.
+        node: String,
+        /// Rather than another error of the host's disk.
+        no_space: bool,
+        /// Rather than a read.
+        write: bool,
+    },
+    /// The guest has let go of a device.
+    DeviceDeleted {
+        /// Its id.
+        device: String,
+    },
+    /// A block job has ended and waits to be dismissed.
+    JobEnded {
+        /// Its id.
+        job: String,
     },
 }
 
@@ -95,9 +115,22 @@ fn parse_event(name: &str, data: &Value) -> Option<Event> {
             Some(Event::Shutdown { guest, reason: text("reason") })
         }
         "RESET" => Some(Event::Reset),
-        "BLOCK_IO_ERROR" if data.get("nospace").and_then(Value::as_bool) == Some(true) => {
-            let node = text("node-name");
-            Some(Event::NoSpace { device: if node.is_empty() { text("device") } else { node } })
+        "BLOCK_IO_ERROR" => {
+            let (node, device) = (text("node-name"), text("device"));
+            let node = if node.is_empty() { device } else { node };
+            let no_space = data.get("nospace").and_then(Value::as_bool) == Some(true);
+            let write = text("operation") == "write";
+            Some(match no_space && text("action") == "stop" {
+                true => Event::NoSpace { device: node },
+                false => Event::IoError { node, no_space, write },
+            })
+        }
+        // Of what the device consists of is told too, without an id.
+        "DEVICE_DELETED" if data.get("device").is_some() => {
+            Some(Event::DeviceDeleted { device: text("device") })
+        }
+        "JOB_STATUS_CHANGE" if text("status") == "concluded" => {
+            Some(Event::JobEnded { job: text("id") })
         }
         _ => None,
     }
@@ -110,6 +143,7 @@ pub(crate) struct Client {
     answers: mpsc::Receiver<(u64, Result<Value, String>)>,
     events: mpsc::UnboundedReceiver<Event>,
     last_id: u64,
+    answer_time: Duration,
 }
 
 impl Client {
@@ -118,11 +152,19 @@ impl Client {
     /// # Errors
     /// The other end is not a QEMU monitor, or is not free.
     pub(crate) async fn new(stream: UnixStream) -> Result<Self, Error> {
+        Self::new_with(stream, ANSWER_TIME).await
+    }
+
+    /// [`Client::new`] with another time for each answer.
+    ///
+    /// # Errors
+    /// As for [`Client::new`].
+    pub(crate) async fn new_with(stream: UnixStream, answer_time: Duration) -> Result<Self, Error> {
         let (reader, writer) = stream.into_split();
         let (answer_sender, answers) = mpsc::channel(4);
         let (event_sender, events) = mpsc::unbounded_channel();
         tokio::spawn(read(reader, answer_sender, event_sender));
-        let mut client = Client { writer, answers, events, last_id: 0 };
+        let mut client = Client { writer, answers, events, last_id: 0, answer_time };
         client.execute("qmp_capabilities", json!({})).await?;
         Ok(client)
     }
@@ -154,7 +196,7 @@ impl Client {
                 }
             }
         };
-        let answer = tokio::time::timeout(ANSWER_TIME, answer).await;
+        let answer = tokio::time::timeout(self.answer_time, answer).await;
         answer.unwrap_or_else(|_| Err(Error::Silent(command.to_owned())))
     }
 
@@ -221,8 +263,17 @@ mod tests {
         );
         let full = br#"{"event":"BLOCK_IO_ERROR","data":{"device":"","node-name":"vol0","nospace":true,"action":"stop"}}"#;
         assert_eq!(parse(full), Some(Message::Event(Event::NoSpace { device: "vol0".to_owned() })));
-        let other = br#"{"event":"BLOCK_IO_ERROR","data":{"device":"d","nospace":false}}"#;
-        assert_eq!(parse(other), Some(Message::OtherEvent));
+        let failed = br#"{"event":"BLOCK_IO_ERROR","data":{"device":"","node-name":"n","nospace":false,"operation":"write","action":"report"}}"#;
+        let node = "n".to_owned();
+        assert_eq!(
+            parse(failed),
+            Some(Message::Event(Event::IoError { node, no_space: false, write: true }))
+        );
+        let part = br#"{"event":"DEVICE_DELETED","data":{"path":"/machine/peripheral/x/y"}}"#;
+        assert_eq!(parse(part), Some(Message::OtherEvent));
+        let job = br#"{"event":"JOB_STATUS_CHANGE","data":{"status":"concluded","id":"j"}}"#;
+        let ended = Event::JobEnded { job: "j".to_owned() };
+        assert_eq!(parse(job), Some(Message::Event(ended)));
         for bad in [&b""[..], b"{", b"[]", b"{}", b"1", br#"{"return":{}}"#, br#"{"event":3}"#] {
             assert_eq!(parse(bad), None, "{}", String::from_utf8_lossy(bad));
         }

@@ -3,18 +3,19 @@
 
 #![allow(unreachable_pub, missing_debug_implementations)]
 
+mod disks;
 mod network;
 mod support;
 
 use base::machine::{Driver as _, ExitCause, State, Wanted};
+use base::volume::{Driver as _, Spec};
 use node::qemu::Timing;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{
-    DATA, ID, Node, RUN, Small, boot_sector, has_ended, image, is_running, privileged, run, spec,
-    until, until_state,
+    DATA, ID, Node, ROOT, RUN, Small, boot_sector, has_ended, image, is_running, privileged, run,
+    spec, until, until_state, until_volume, volume,
 };
 
 /// Our own child that another driver of this test process would have to reap.
@@ -30,6 +31,8 @@ async fn a_machines_life() {
     let mut node = Node::new();
     image(&node.images(), "test", "");
     let driver = node.start();
+    node.make_both().await;
+    node.write(ROOT, b"HELLO");
 
     // It comes up, unprivileged, as what it was ordered to be.
     driver.apply(spec("test", RUN));
@@ -85,10 +88,18 @@ async fn a_machines_life() {
         "{died:?}"
     );
 
-    // Termination leaves the disk that was to stay, and the console for an hour.
+    // Volumes outlive the machine, its console for an hour.
     driver.apply(spec("test", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
-    assert_eq!(node.files("volumes"), [format!("{DATA}.qcow2")]);
+    until_volume(&driver, DATA, |volume| volume.attached.is_empty()).await;
+    assert_eq!(node.files("volumes"), [ROOT, DATA]);
+    for id in [ROOT, DATA] {
+        let deleted = Spec { wanted: base::volume::Wanted::Deleted, ..volume(id) };
+        driver.apply_volume(deleted);
+        let gone = || (driver.volume_state(id) == base::volume::State::Gone).then_some(());
+        until("the deletion", limit, gone).await;
+    }
+    assert!(node.files("volumes").is_empty());
     assert!(node.files("machines").is_empty());
     let console = driver.console(ID).unwrap().expect("it is kept");
     assert!(String::from_utf8_lossy(&console.bytes).contains("MARKER up"));
@@ -104,6 +115,7 @@ async fn a_power_off_that_no_daemon_saw() {
     let mut node = Node::new();
     image(&node.images(), "off", "gureum.off");
     let driver = node.start();
+    node.make_both().await;
     driver.apply(spec("off", RUN));
     until_state(&driver, is_running).await;
     drop(driver);
@@ -111,6 +123,7 @@ async fn a_power_off_that_no_daemon_saw() {
     let limit = Duration::from_secs(60);
     until("the power-off", limit, || node.console().contains("MARKER off").then_some(())).await;
     let driver = node.start();
+    node.make_both().await;
     driver.apply(spec("off", RUN));
     let off = until_state(&driver, has_ended).await;
     assert_eq!(off, State::Exited { start: 1, cause: ExitCause::GuestShutdown });
@@ -126,6 +139,7 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     let mut node = Node::new();
     image(&node.images(), "test", "");
     let driver = node.start();
+    node.make_both().await;
     let images = node.images();
     let mut start = 0;
     let mut fails = async |image: &str, expected: &str| {
@@ -137,15 +151,13 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
         );
         let State::Failed { message, .. } = state.await else { unreachable!() };
         assert!(message.contains(expected), "{message}");
-        assert_eq!(node.files("volumes"), Vec::<String>::new());
+        until_volume(&driver, DATA, |volume| volume.attached.is_empty()).await;
     };
     fails("absent", "gureum image build absent").await;
     fs::rename(images.join("test/vmlinuz"), images.join("test/moved")).unwrap();
     fails("test", "(its file \"vmlinuz\" is missing): build or import it again").await;
     fs::write(images.join("test/vmlinuz"), "this is no kernel").unwrap();
     fails("test", "status 1").await;
-    fs::write(images.join("test/disk.raw"), "").unwrap();
-    fails("test", "it is empty").await;
     driver.apply(spec("test", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
     assert!(node.files("machines").is_empty());
@@ -161,25 +173,12 @@ async fn a_full_disk() {
     image(&node.images(), "fill", "gureum.fill");
     let driver = node.start();
 
-    // There is no room for a volume.
-    let stuffing = node.data().join("stuffing");
-    let status = Command::new("dd")
-        .args(["if=/dev/zero", "bs=64k", "status=none"])
-        .arg(format!("of={}", stuffing.display()))
-        .stderr(std::process::Stdio::null())
-        .status();
-    assert!(!status.unwrap().success(), "it must run into the end");
-    driver.apply(spec("fill", RUN));
-    let failed = until_state(&driver, has_ended).await;
-    let full = |how: &str| how.contains("full") && how.contains("free space");
-    assert!(matches!(&failed, State::Failed { message, .. } if full(message)), "{failed:?}");
-    assert!(node.files("volumes").is_empty());
-
     // There is room to start, but not for what the guest writes.
-    fs::remove_file(stuffing).unwrap();
-    driver.apply(spec("fill", Wanted::Running { start: 2, reboots: 0 }));
+    node.make_both().await;
+    driver.apply(spec("fill", RUN));
     until_state(&driver, is_running).await;
     let died = until_state(&driver, has_ended).await;
+    let full = |how: &str| how.contains("full") && how.contains("free space");
     assert!(
         matches!(&died, State::Exited { cause: ExitCause::Died(how), .. } if full(how)),
         "{died:?}"
@@ -195,22 +194,23 @@ async fn a_guest_that_ignores_its_button() {
         return;
     }
     let mut node = Node::new();
-    boot_sector(&node.images(), "deaf", "MARKER firmware\n");
     let grace = Duration::from_millis(300);
     let driver = node.start_with(None, Timing { stop_grace: grace, reboot_grace: grace });
-    driver.apply(spec("deaf", RUN));
+    node.make_both().await;
+    node.write(ROOT, &boot_sector("MARKER firmware\n"));
+    driver.apply(spec("", RUN));
     let limit = Duration::from_secs(30);
     let booted = |node: &Node, count| {
         (node.console().matches("MARKER firmware").count() == count).then_some(())
     };
     until("the boot sector", limit, || booted(&node, 1)).await;
-    driver.apply(spec("deaf", Wanted::Running { start: 1, reboots: 1 }));
+    driver.apply(spec("", Wanted::Running { start: 1, reboots: 1 }));
     until("the hard reset", limit, || booted(&node, 2)).await;
     until_state(&driver, |state| matches!(state, State::Running { reboots: 1, .. })).await;
-    driver.apply(spec("deaf", Wanted::Stopped { force: false }));
+    driver.apply(spec("", Wanted::Stopped { force: false }));
     let stopped = until_state(&driver, has_ended).await;
     assert_eq!(stopped, State::Exited { start: 1, cause: ExitCause::Requested });
-    driver.apply(spec("deaf", Wanted::Terminated));
+    driver.apply(spec("", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
 }
 
@@ -222,6 +222,7 @@ async fn everything_is_stopped_without_a_daemon() {
     let mut node = Node::new();
     image(&node.images(), "test", "");
     let driver = node.start();
+    node.make_both().await;
     driver.apply(spec("test", RUN));
     let limit = Duration::from_secs(60);
     until("the boot", limit, || node.console().contains("MARKER up").then_some(())).await;
@@ -247,9 +248,10 @@ async fn a_start_that_was_not_recorded_is_made_again() {
         return;
     }
     let mut node = Node::new();
-    boot_sector(&node.images(), "quick", "MARKER firmware\n");
     let driver = node.start();
-    driver.apply(spec("quick", RUN));
+    node.make_both().await;
+    node.write(ROOT, &boot_sector("MARKER firmware\n"));
+    driver.apply(spec("", RUN));
     until_state(&driver, is_running).await;
     let lost = node.pid();
     drop(driver);
@@ -263,10 +265,10 @@ async fn a_start_that_was_not_recorded_is_made_again() {
     let driver = node.start();
     assert_eq!(driver.state(ID), State::Launching { start: 1 });
     assert!(!Path::new(&format!("/proc/{lost}")).exists() || is_zombie(lost));
-    driver.apply(spec("quick", RUN));
+    driver.apply(spec("", RUN));
     let state = until_state(&driver, |state| is_running(state) || has_ended(state)).await;
     assert_eq!(state, State::Running { start: 1, reboots: 0, reachable: None });
     assert_ne!(node.pid(), lost);
-    driver.apply(spec("quick", Wanted::Terminated));
+    driver.apply(spec("", Wanted::Terminated));
     until_state(&driver, |state| *state == State::Gone).await;
 }

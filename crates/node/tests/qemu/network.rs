@@ -87,6 +87,7 @@ async fn a_machine_on_the_network() {
     let cleanup = Cleanup(config.clone());
     let network = Arc::new(net::Network::start(config).unwrap());
     let driver = node.start_on(Some(network));
+    node.make_both().await;
     // The machine waits for the plan that has its interface.
     driver.apply(machine(RUN));
     driver.apply_network(plan());

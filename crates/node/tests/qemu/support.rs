@@ -1,7 +1,9 @@
 //! A node of its own for each test, and a small guest.
 
 use base::image::{Boot, Manifest};
+use base::key::{self, DataKey, Keys, WrappedKey};
 use base::machine::{Driver as _, Metadata, Spec, State, Volume, Wanted};
+use base::volume::{self, Driver as _};
 use base::{Clock, Timestamp};
 use node::qemu::{Accelerator, Config, Driver, Fabric, Timing};
 use std::fs;
@@ -21,9 +23,12 @@ pub const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
-for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk button evdev failover net_failover virtio_net; do
-  insmod /m/$m.ko
+for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk button evdev failover net_failover virtio_net crc16 crc32c_generic libcrc32c mbcache jbd2 ext4; do
+  [ ! -e /m/$m.ko ] || insmod /m/$m.ko
 done
+# The device with a serial.
+printf '#!/bin/sh\nfor b in /sys/block/vd*; do [ "$(cat $b/serial)" != $1 ] || echo ${b##*/}; done\n' > /bin/disk
+chmod +x /bin/disk
 dmi=/sys/class/dmi/id
 mkdir -p /etc/acpi/PWRF
 printf '#!/bin/sh\necho MARKER button\npoweroff -f\n' > /etc/acpi/PWRF/00000080
@@ -51,7 +56,27 @@ case "$(cat /proc/cmdline)" in *gureum.net*)
   echo "MARKER net";;
 esac
 case "$(cat /proc/cmdline)" in *gureum.fill*) dd if=/dev/zero of=/dev/vdb bs=1M; echo MARKER filled;; esac
-exec sleep 1000000
+# Says which disks come and go; one that begins with #!sh is a script to run.
+seen=" vda vdb "
+while :; do
+  for block in /sys/block/vd*; do
+    d=${block##*/}
+    case "$seen" in *" $d "*) continue;; esac
+    [ -b /dev/$d ] || continue
+    seen="$seen$d "
+    echo "MARKER plugged $(cat $block/serial) sectors=$(cat $block/size)"
+    if [ "$(head -c 4 /dev/$d)" = '#!sh' ]; then
+      head -c 4096 /dev/$d | tr -d '\000' > /script-$d
+      sh /script-$d &
+    fi
+  done
+  for d in $seen; do
+    [ -e /sys/block/$d ] && continue
+    seen=$(echo "$seen" | sed "s/ $d / /")
+    echo "MARKER unplugged $d"
+  done
+  sleep 0.1
+done
 "#;
 
 pub fn run(program: &str, arguments: &[&str], directory: &Path) {
@@ -78,7 +103,8 @@ pub fn kernel() -> PathBuf {
     let script = "set -e; mkdir -p initrd/bin initrd/m initrd/proc initrd/sys initrd/dev; \
         cp /bin/busybox initrd/bin/; cp init initrd/init; chmod +x initrd/init; \
         for m in virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev \
-        virtio_blk button evdev failover net_failover virtio_net; do find package/lib -name $m.ko -exec cp {} initrd/m/ \\;; done; \
+        virtio_blk button evdev failover net_failover virtio_net \
+        crc16 crc32c_generic libcrc32c mbcache jbd2 ext4; do find package/lib -name $m.ko -exec cp {} initrd/m/ \\;; done; \
         cd initrd; find . | busybox cpio -o -H newc | gzip -1 > ../initrd.gz";
     fs::write(here.join("init"), INIT).unwrap();
     run("sh", &["-c", script], here);
@@ -96,18 +122,16 @@ pub fn image(images: &Path, key: &str, command_line: &str) {
     for file in ["vmlinuz", "initrd"] {
         fs::copy(kernel().join(file), directory.join(file)).unwrap();
     }
-    let mut disk = b"HELLO".to_vec();
-    disk.resize(1 << 20, 0);
     let boot = Boot::Kernel {
         kernel: "vmlinuz".to_owned(),
         initrd: "initrd".to_owned(),
         command_line: format!("console=ttyS0 panic=-1 quiet {command_line}"),
     };
-    publish(images, key, &disk, boot);
+    publish(images, key, boot);
 }
 
-/// An image that the firmware boots: its first sector writes `text` to the serial port and halts.
-pub fn boot_sector(images: &Path, key: &str, text: &str) {
+/// A disk that the firmware boots: its first sector writes `text` to the serial port and halts.
+pub fn boot_sector(text: &str) -> Vec<u8> {
     // cli
     let mut disk = vec![0xfa];
     for byte in text.bytes() {
@@ -118,14 +142,13 @@ pub fn boot_sector(images: &Path, key: &str, text: &str) {
     disk.extend([0xf4, 0xeb, 0xfd]);
     disk.resize(510, 0);
     disk.extend([0x55, 0xaa]);
-    disk.resize(1 << 20, 0);
-    publish(images, key, &disk, Boot::Firmware);
+    disk
 }
 
-fn publish(images: &Path, key: &str, disk: &[u8], boot: Boot) {
+fn publish(images: &Path, key: &str, boot: Boot) {
     let directory = images.join(key);
     fs::create_dir_all(&directory).unwrap();
-    fs::write(directory.join("disk.raw"), disk).unwrap();
+    fs::write(directory.join("disk.raw"), [0; 4096]).unwrap();
     let manifest = Manifest {
         v: 1,
         key: key.to_owned(),
@@ -147,14 +170,58 @@ fn publish(images: &Path, key: &str, disk: &[u8], boot: Boot) {
     fs::write(directory.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
 
-pub fn spec(image: &str, wanted: Wanted) -> Spec {
-    let volume = |id: &str, source: Option<&str>, delete| Volume {
+/// A volume in a machine's spec.
+pub fn attached(id: &str) -> Volume {
+    Volume {
         id: id.to_owned(),
         device_name: "/dev/xvda".to_owned(),
         size_gib: 1,
-        source: source.map(str::to_owned),
-        delete_on_termination: delete,
-    };
+        source: None,
+        delete_on_termination: true,
+    }
+}
+
+/// An empty volume of 1 GiB.
+pub fn volume(id: &str) -> volume::Spec {
+    volume::Spec {
+        id: id.to_owned(),
+        region: "us-east-1".to_owned(),
+        wanted: volume::Wanted::Present,
+        size_gib: 1,
+        source: None,
+        key: None,
+        limits: volume::Limits::default(),
+        initialization_rate: None,
+        filled_first: false,
+        multi_attach: false,
+        snapshots: Vec::new(),
+    }
+}
+
+/// A key store whose wrapped keys are the keys in the clear.
+#[derive(Debug)]
+pub struct OpenKeys;
+
+impl Keys for OpenKeys {
+    fn resolve(&self, _: &str, _: &str, _: Option<&str>) -> Result<String, key::Error> {
+        Ok("arn:aws:kms:us-east-1:000000000000:key/test".to_owned())
+    }
+
+    fn generate(&self, key_arn: &str) -> Result<WrappedKey, key::Error> {
+        Ok(WrappedKey { key_arn: key_arn.to_owned(), ciphertext: "ab".repeat(16) })
+    }
+
+    fn unwrap(&self, wrapped: &WrappedKey) -> Result<DataKey, key::Error> {
+        let bytes = <[u8; 32]>::try_from(wrapped.ciphertext.as_bytes());
+        bytes.map(DataKey).map_err(|_| key::Error::NotOurs(wrapped.key_arn.clone()))
+    }
+
+    fn rewrap(&self, wrapped: &WrappedKey, key_arn: &str) -> Result<WrappedKey, key::Error> {
+        Ok(WrappedKey { key_arn: key_arn.to_owned(), ..wrapped.clone() })
+    }
+}
+
+pub fn spec(image: &str, wanted: Wanted) -> Spec {
     Spec {
         id: ID.to_owned(),
         region: "us-east-1".to_owned(),
@@ -162,7 +229,7 @@ pub fn spec(image: &str, wanted: Wanted) -> Spec {
         image: image.to_owned(),
         vcpus: 1,
         memory_mib: 1024,
-        volumes: vec![volume(ROOT, Some(image), true), volume(DATA, None, false)],
+        volumes: vec![attached(ROOT), attached(DATA)],
         forced_off: Vec::new(),
         local_disks: Vec::new(),
         interfaces: Vec::new(),
@@ -208,7 +275,18 @@ impl Node {
     /// [`Node::start_on`] with other graces.
     pub fn start_with(&mut self, network: Option<Arc<dyn Fabric>>, timing: Timing) -> Arc<Driver> {
         self.driver = None;
+        let blob_config = block::Config::Local { directory: self.data().join("blobs") };
+        let blobs = block::Blobs::open(&blob_config).unwrap();
         let config = Config {
+            volumes: node::volume::Config {
+                data_dir: self.data(),
+                blobs,
+                blob_config,
+                keys: Arc::new(OpenKeys),
+                storage: PathBuf::from("/bin/false"),
+                throttled: true,
+                fill_after: Duration::from_secs(1),
+            },
             data_dir: self.data(),
             images_dir: self.images(),
             vm_memory_max: Some(256),
@@ -226,6 +304,34 @@ impl Node {
         }));
         self.driver = Some(Arc::clone(&driver));
         driver
+    }
+
+    /// Makes volumes and waits until they are there.
+    pub async fn make(&self, specs: &[volume::Spec]) {
+        let driver = self.driver.as_ref().expect("it was started");
+        for spec in specs {
+            driver.apply_volume(spec.clone());
+        }
+        for spec in specs {
+            until_volume(driver, &spec.id, |_| true).await;
+        }
+    }
+
+    /// Makes [`ROOT`] and [`DATA`].
+    pub async fn make_both(&self) {
+        self.make(&[volume(ROOT), volume(DATA)]).await;
+    }
+
+    /// Writes to the start of a volume that no machine has.
+    pub fn write(&self, volume: &str, bytes: &[u8]) {
+        let directory = self.data().join("volumes").join(volume);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut bytes = bytes.to_vec();
+        bytes.resize(bytes.len().next_multiple_of(4096), 0);
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let from = file.path().to_str().unwrap();
+        let arguments = ["convert", "-n", "-f", "raw", "-O", "qcow2", from, "0.qcow2"];
+        run("qemu-img", &arguments, &directory);
     }
 
     pub fn pid(&self) -> i32 {
@@ -274,6 +380,23 @@ pub async fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -
 pub async fn until_state(driver: &Driver, matches: impl Fn(&State) -> bool) -> State {
     let what = format!("the state (now {:?})", driver.state(ID));
     until(&what, Duration::from_secs(60), || Some(driver.state(ID)).filter(|s| matches(s))).await
+}
+
+/// Waits until the volume is ready and as it should be.
+pub async fn until_volume(
+    driver: &Driver,
+    id: &str,
+    matches: impl Fn(&volume::Ready) -> bool,
+) -> volume::Ready {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let state = driver.volume_state(id);
+        match &state {
+            volume::State::Ready(ready) if matches(ready) => return ready.clone(),
+            _ => assert!(Instant::now() < deadline, "{id} stays {state:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub fn is_running(state: &State) -> bool {
