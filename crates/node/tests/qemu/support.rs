@@ -244,6 +244,8 @@ pub struct Node {
     pub root: tempfile::TempDir,
     pub driver: Option<Arc<Driver>>,
     pub announced: Arc<Mutex<Vec<State>>>,
+    /// What the control plane would tell each daemon when it starts.
+    volumes: Mutex<Vec<volume::Spec>>,
 }
 
 impl Node {
@@ -251,7 +253,13 @@ impl Node {
         let root = tempfile::tempdir().unwrap();
         // As strict as a user's own directory may be: QEMU's user cannot pass through it.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        Node { small: None, root, driver: None, announced: Arc::default() }
+        Node {
+            small: None,
+            root,
+            driver: None,
+            announced: Arc::default(),
+            volumes: Mutex::default(),
+        }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -302,6 +310,9 @@ impl Node {
                 announced.lock().unwrap().push(driver.state(id));
             }
         }));
+        for volume in self.volumes.lock().unwrap().iter() {
+            driver.apply_volume(volume.clone());
+        }
         self.driver = Some(Arc::clone(&driver));
         driver
     }
@@ -311,6 +322,9 @@ impl Node {
         let driver = self.driver.as_ref().expect("it was started");
         for spec in specs {
             driver.apply_volume(spec.clone());
+            let mut volumes = self.volumes.lock().unwrap();
+            volumes.retain(|volume| volume.id != spec.id);
+            volumes.push(spec.clone());
         }
         for spec in specs {
             until_volume(driver, &spec.id, |_| true).await;
