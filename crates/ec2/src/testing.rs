@@ -1,6 +1,10 @@
 //! A region for unit tests: a store in memory, a clock that stands still, and a driver that does
 //! what a test tells it.
 
+mod blocks;
+
+pub(crate) use blocks::MemoryBlocks;
+
 use crate::{image, region};
 use base::Clock;
 use base::key::{self, DataKey, Keys, WrappedKey};
@@ -156,42 +160,6 @@ impl Keys for FakeKeys {
     }
 }
 
-/// A blob store without blocks.
-#[derive(Debug)]
-struct NoBlocks;
-
-impl volume::Blocks for NoBlocks {
-    fn list(&self, _: &volume::Content, _: u64, _: usize) -> io::Result<Vec<(u64, String)>> {
-        Ok(Vec::new())
-    }
-
-    fn changed(
-        &self,
-        _: &volume::Content,
-        _: &volume::Content,
-        _: u64,
-        _: usize,
-    ) -> io::Result<Vec<(u64, Option<String>, Option<String>)>> {
-        Ok(Vec::new())
-    }
-
-    fn read(&self, _: &volume::Content, _: u64) -> io::Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-
-    fn put(&self, _: &str, _: Option<&WrappedKey>, _: u64, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn uploaded(&self, _: &str) -> io::Result<u64> {
-        Ok(0)
-    }
-
-    fn drop_upload(&self, _: &str) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Driver for FakeDriver {
     fn name(&self) -> &'static str {
         "fake"
@@ -233,6 +201,7 @@ pub(crate) struct Region {
     /// What it is told to run.
     pub(crate) driver: Arc<FakeDriver>,
     environment: Environment,
+    pub(crate) blocks: Arc<MemoryBlocks>,
     pub(crate) store: Arc<dyn Store>,
     identity: Identity,
     now: Arc<AtomicI64>,
@@ -248,18 +217,20 @@ impl Region {
     pub(crate) fn named(name: &'static str) -> Self {
         let driver = Arc::new(FakeDriver::default());
         let now = Arc::new(AtomicI64::new(START));
+        let blocks = Arc::new(MemoryBlocks::default());
         let environment = Environment {
             account_id: ACCOUNT.to_owned(),
             public_pool: "203.0.113.0/24".parse().unwrap(),
             driver: Arc::clone(&driver) as Arc<dyn Driver>,
             clock: Clock::Manual(Arc::clone(&now)),
             keys: Arc::new(FakeKeys),
-            blocks: Arc::new(NoBlocks),
+            blocks: Arc::clone(&blocks) as Arc<dyn volume::Blocks>,
             services: service::invoke::Table::default(),
         };
         let region = Region {
             name,
             driver,
+            blocks,
             environment,
             store: store::memory(),
             identity: Identity::root(ACCOUNT),
@@ -285,9 +256,19 @@ impl Region {
         &self,
         work: impl FnOnce(&mut Call<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.run_as(self.name, &self.identity.account_id, work)
+    }
+
+    /// As [`Region::run`], in another region or of another account.
+    pub(crate) fn run_as<T>(
+        &self,
+        region: &str,
+        account: &str,
+        work: impl FnOnce(&mut Call<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let snapshot = self.store.snapshot();
-        let mut call =
-            Call::new(&self.environment, snapshot, self.name, &self.identity, "request-1");
+        let identity = Identity::root(account);
+        let mut call = Call::new(&self.environment, snapshot, region, &identity, "request-1");
         let answer = work(&mut call)?;
         let (txn, effects) = call.into_parts()?;
         let result = block_on(self.store.txn(txn)).unwrap();

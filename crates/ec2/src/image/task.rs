@@ -211,7 +211,7 @@ fn import_file(
     Ok(call.put(&at, snapshot))
 }
 
-fn import_snapshot(
+pub(super) fn import_snapshot(
     call: &mut Call<'_>,
     input: api::ImportSnapshotRequest,
 ) -> Result<api::ImportSnapshotResult, Error> {
@@ -263,7 +263,7 @@ fn tags(
     tag::for_caller(call, specifications, kind, &[kind])
 }
 
-fn import_image(
+pub(super) fn import_image(
     call: &mut Call<'_>,
     input: api::ImportImageRequest,
 ) -> Result<api::ImportImageResult, Error> {
@@ -557,7 +557,7 @@ fn imports(
     Ok(views)
 }
 
-fn describe_import_snapshot_tasks(
+pub(super) fn describe_import_snapshot_tasks(
     call: &mut Call<'_>,
     input: api::DescribeImportSnapshotTasksRequest,
 ) -> Result<api::DescribeImportSnapshotTasksResult, Error> {
@@ -570,7 +570,7 @@ fn describe_import_snapshot_tasks(
     })
 }
 
-fn describe_import_image_tasks(
+pub(super) fn describe_import_image_tasks(
     call: &mut Call<'_>,
     input: api::DescribeImportImageTasksRequest,
 ) -> Result<api::DescribeImportImageTasksResult, Error> {
@@ -583,7 +583,7 @@ fn describe_import_image_tasks(
     })
 }
 
-fn cancel_import_task(
+pub(super) fn cancel_import_task(
     call: &mut Call<'_>,
     input: api::CancelImportTaskRequest,
 ) -> Result<api::CancelImportTaskResult, Error> {
@@ -630,7 +630,7 @@ pub(super) fn drop_snapshots(call: &mut Call<'_>, task: &ImportTask) -> Result<(
     Ok(())
 }
 
-fn export_image(
+pub(super) fn export_image(
     call: &mut Call<'_>,
     input: api::ExportImageRequest,
 ) -> Result<api::ExportImageResult, Error> {
@@ -725,7 +725,7 @@ fn unknown_export(id: &str) -> Error {
     )
 }
 
-fn describe_export_image_tasks(
+pub(super) fn describe_export_image_tasks(
     call: &mut Call<'_>,
     input: api::DescribeExportImageTasksRequest,
 ) -> Result<api::DescribeExportImageTasksResult, Error> {
@@ -747,7 +747,7 @@ fn describe_export_image_tasks(
     })
 }
 
-fn cancel_export_task(
+pub(super) fn cancel_export_task(
     call: &mut Call<'_>,
     input: api::CancelExportTaskRequest,
 ) -> Result<wire::Empty, Error> {

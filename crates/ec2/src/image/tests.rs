@@ -1,4 +1,8 @@
-//! Tests of publishing and describing.
+//! Tests of publishing and describing; those of what requests make and change are beside.
+
+mod changing;
+mod making;
+mod tasks;
 
 use super::describe::describe_images;
 use super::publish::{ami_id, publish};
