@@ -16,3 +16,4 @@ pub mod imds;
 pub mod qemu;
 mod secret;
 pub mod sim;
+pub mod volume;
