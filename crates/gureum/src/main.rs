@@ -8,6 +8,7 @@
 mod coverage;
 mod credentials;
 mod down;
+mod fsck;
 mod images;
 mod serve;
 mod storage;
@@ -39,6 +40,8 @@ enum Command {
     /// Build, import and list machine images.
     #[command(subcommand)]
     Image(Image),
+    /// Check that all disks and snapshots are whole and nothing is leaked; the daemon must not run.
+    Fsck(Fsck),
     /// Serve content to one volume that fills from it; the daemon starts this.
     #[command(hide = true)]
     Storage,
@@ -85,6 +88,18 @@ struct Down {
     data: DataDirectory,
     #[command(flatten)]
     network: NetworkPrefix,
+}
+
+#[derive(Args, Debug)]
+struct Fsck {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// Read every block and check every layer; otherwise only that they are there.
+    #[arg(long)]
+    deep: bool,
+    /// Remove what is leaked.
+    #[arg(long)]
+    repair: bool,
 }
 
 #[derive(Args, Debug)]
@@ -221,6 +236,7 @@ fn main() -> ExitCode {
         Command::Env(options) => credentials::print_environment(&options),
         Command::Certificate(data) => certificate(&data),
         Command::Image(command) => images::run(&command),
+        Command::Fsck(options) => fsck::run(&options),
         Command::Storage => storage::run(),
         Command::Down(options) => down::run(&options),
     };

@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Store;
 
+/// How long a start waits for images that are new.
+const IMAGES_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Serves until SIGTERM or SIGINT. Machines go on running after that.
 pub(crate) fn run(options: &Serve) -> Result<()> {
     if options.auth == Auth::Open && !options.listen.ip().is_loopback() {
@@ -33,6 +36,11 @@ pub(crate) fn run(options: &Serve) -> Result<()> {
         .with_context(|| format!("cannot open the store in {}", data.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options, &data, listener, store))
+}
+
+/// Where the region's blobs are.
+pub(crate) fn blob_store(data: &Path) -> block::Config {
+    block::Config::Local { directory: data.join("blobs") }
 }
 
 /// Listens, waiting a moment for a daemon that was killed: a child that it was about to start holds
@@ -58,8 +66,7 @@ async fn serve(
 ) -> Result<()> {
     let clock = region_clock(store.as_ref(), options.time_scale).await?;
     let keys: Arc<dyn Keys> = Arc::new(kms::KeyStore::open(data.join("kms"))?);
-    let blobs = block::Config::Local { directory: data.join("blobs") };
-    let blobs = block::Blobs::open(&blobs).context("the blob store cannot be opened")?;
+    let blobs = block::Blobs::open(&blob_store(data)).context("the blob store cannot be opened")?;
     let direct = block::Direct::open(blobs.clone(), Arc::clone(&keys), &data.join("uploads"))?;
     let driver = driver(options, data, &clock, &blobs, &keys)?;
     let simulated = driver.name() == "sim";
@@ -73,7 +80,13 @@ async fn serve(
         services: service::invoke::Table::default(),
     });
     root_key(&environment, store.as_ref(), data).await?;
-    images::publish(store.as_ref(), &data.join("images"), simulated).await?;
+    let publisher = images::Publisher {
+        store: Arc::clone(&store),
+        blobs,
+        images: data.join("images"),
+        simulated,
+    };
+    publisher.begin().await?;
     let authentication = match options.auth {
         Auth::Sigv4 => Authentication::Sigv4(iam::access_key::lookup),
         Auth::Open => Authentication::Open,
@@ -85,13 +98,14 @@ async fn serve(
         authentication,
         options.throttle == Switch::On,
     ));
-    service::reconcile::start(ec2::RECONCILERS, Arc::clone(&environment), Arc::clone(&store));
-    tokio::spawn(images::watch(
+    service::reconcile::start(
+        ec2::RECONCILERS.iter().chain(dlm::RECONCILERS),
+        Arc::clone(&environment),
         Arc::clone(&store),
-        Arc::clone(&dispatcher),
-        data.join("images"),
-        simulated,
-    ));
+    );
+    // Small images are there when the region answers; it does not wait long for large ones.
+    let published = publisher.watch(Arc::clone(&dispatcher));
+    let _ = tokio::time::timeout(IMAGES_PATIENCE, published).await;
     tokio::spawn(hourly(Arc::clone(&dispatcher)));
     // Before the first request is answered: who sees an answer may stop the daemon at once.
     let shutdown = shutdown_signal()?;
@@ -199,6 +213,15 @@ fn driver(
             },
             clock: clock.clone(),
             network,
+            volumes: node::volume::Config {
+                data_dir: data.to_path_buf(),
+                blobs: blobs.clone(),
+                blob_config: blob_store(data),
+                keys: Arc::clone(keys),
+                storage: std::env::current_exe()?,
+                throttled: true,
+                fill_after: node::volume::FILL_AFTER,
+            },
         };
         Ok(node::qemu::Driver::start(config)?)
     };
