@@ -1,7 +1,8 @@
 //! What the records say must be kept on disk: content in the blob store, volumes, uploads.
 //!
 //! Content is found by its shape, in every record of the store and of whatever kind: a kind that
-//! somebody adds cannot be forgotten here, and forgetting one would be the loss of its data.
+//! somebody adds cannot be forgotten here, and forgetting one would be the loss of its data. One is
+//! left out on purpose: what a volume was made from, once the volume holds all of it itself.
 
 use crate::record::{
     Instance, InstanceState, Snapshot, Volume, VolumeState, key, snapshot::Origin,
@@ -49,9 +50,15 @@ pub fn named(records: &store::Snapshot) -> Result<Vec<Named>, Error> {
         if !record.value().windows(FIELD.len()).any(|bytes| bytes == FIELD) {
             continue;
         }
-        let value: Value = serde_json::from_slice(record.value()).map_err(|error| {
+        let mut value: Value = serde_json::from_slice(record.value()).map_err(|error| {
             Error::Decode { key: record.key().to_owned(), source: Arc::new(error) }
         })?;
+        if is_of(&record, key::VOLUME)
+            && value.get("is_filled") == Some(&Value::Bool(true))
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.remove("source");
+        }
         search(&value, &mut |content| {
             found.push(Named { record: record.key().to_owned(), content });
         });
@@ -122,10 +129,12 @@ fn of_kind<'a>(
     records: &'a store::Snapshot,
     kind: &'a str,
 ) -> impl Iterator<Item = store::KeyValue> + use<'a> {
-    records.scan("").filter(move |record| {
-        let mut parts = record.key().split('/');
-        parts.next() == Some("") && parts.nth(1) == Some(kind)
-    })
+    records.scan("").filter(move |record| is_of(record, kind))
+}
+
+fn is_of(record: &store::KeyValue, kind: &str) -> bool {
+    let mut parts = record.key().split('/');
+    parts.next() == Some("") && parts.nth(1) == Some(kind)
 }
 
 #[cfg(test)]
@@ -165,8 +174,27 @@ mod tests {
             found.iter().map(|named| (named.record.as_str(), &named.content.root[..1])).collect();
         roots.sort_unstable();
         let new = "/us-east-1/something-new/123456789012/x-1";
-        assert_eq!(roots, [(new, "a"), (new, "b"), ("/odd", "c")]);
+        assert_eq!(roots, [("/odd", "c"), (new, "a"), (new, "b")]);
         assert!(found.iter().any(|named| named.content == content('a')));
+    }
+
+    #[test]
+    fn a_volume_holds_its_source_until_it_has_filled() {
+        let region = Region::new();
+        let volume = crate::snapshot::tests::volume(&region, |volume| {
+            volume.source = Some(content('a'));
+            volume.last_content = Some(content('b'));
+        });
+        let holds = |digit| contents(&region.store.snapshot()).unwrap().contains(&content(digit));
+        assert!(holds('a') && holds('b'));
+        let at = key::of("us-east-1", key::VOLUME, ACCOUNT, &volume.id);
+        region
+            .run(|call| {
+                call.put(&at, Volume { is_filled: true, ..volume });
+                Ok(())
+            })
+            .unwrap();
+        assert!(!holds('a') && holds('b'));
     }
 
     #[test]

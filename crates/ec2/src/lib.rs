@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod content;
+pub mod ebs_direct;
 pub mod image;
 pub mod record;
 pub mod region;
