@@ -312,7 +312,7 @@ fn images_that_cannot_be_made_of_an_instance_are_refused() {
 /// A snapshot that is completed, with nothing on it.
 pub(super) fn bare(region: &Region, image_key: &str) -> String {
     let at = |id: &str| key::of(region.name, key::SNAPSHOT, ACCOUNT, id);
-    let id = region
+    region
         .run(|call| {
             let mut made =
                 crate::snapshot::pending(call, crate::record::snapshot::Origin::Published, 8);
@@ -323,8 +323,7 @@ pub(super) fn bare(region: &Region, image_key: &str) -> String {
             call.put(&at(&id), made);
             Ok(id)
         })
-        .unwrap();
-    id
+        .unwrap()
 }
 
 pub(super) fn registration(snapshot: &str) -> api::RegisterImageRequest {
