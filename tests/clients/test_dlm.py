@@ -171,8 +171,7 @@ def test_a_crash_neither_repeats_nor_loses_a_run(fast):
     runs = {}
     for snapshot in found:
         runs.setdefault(snapshot["StartTime"].replace(minute=0, second=0, microsecond=0), []).append(snapshot["VolumeId"])
-    # A run that was cut off may be finished in the next hour of this fast clock, but nothing is made twice or left out.
-    assert all(len(found) % 20 == 0 for found in [found])
+    # A run that was cut off may be finished in the next hour of this fast clock; nothing is made twice or left out.
     counts = [sum(run.count(one) for run in runs.values()) for one in volumes]
     assert len(set(counts)) == 1, counts
     assert dlm.get_lifecycle_policy(PolicyId=policy)["Policy"]["State"] == "ENABLED"
@@ -229,8 +228,15 @@ def test_all_volumes_of_an_instance_and_copies(fast):
     assert error() == "ENABLED"
 
 
-def test_the_default_policy(fast):
-    ec2, dlm = fast.client("ec2", "us-east-1"), fast.client("dlm", "us-east-1")
+@pytest.fixture
+def faster(tmp_path):
+    """A region in which a day takes two seconds."""
+    with Daemon(binary(), tmp_path, ["--driver", "sim", "--time-scale", "43200"]) as daemon:
+        yield daemon
+
+
+def test_the_default_policy(faster):
+    ec2, dlm = faster.client("ec2", "us-east-1"), faster.client("dlm", "us-east-1")
     kept, excluded = volume(ec2, "us-east-1"), volume(ec2, "us-east-1", skip="me")
     exclusions = {"ExcludeTags": [{"Key": "skip", "Value": "me"}]}
     policy = create(dlm, DefaultPolicy="VOLUME", CreateInterval=1, RetainInterval=2, Exclusions=exclusions)
