@@ -9,6 +9,7 @@ mod coverage;
 mod credentials;
 mod down;
 mod fsck;
+mod garbage;
 mod images;
 mod serve;
 mod storage;

@@ -67,8 +67,9 @@ async fn serve(
     let clock = region_clock(store.as_ref(), options.time_scale).await?;
     let keys: Arc<dyn Keys> = Arc::new(kms::KeyStore::open(data.join("kms"))?);
     let blobs = block::Blobs::open(&blob_store(data)).context("the blob store cannot be opened")?;
-    let direct = block::Direct::open(blobs.clone(), Arc::clone(&keys), &data.join("uploads"))?;
-    let driver = driver(options, data, &clock, &blobs, &keys)?;
+    let uploads = data.join("uploads");
+    let direct = Arc::new(block::Direct::open(blobs.clone(), Arc::clone(&keys), &uploads)?);
+    let driver = driver(options, data, &clock, &blobs, &keys, &direct)?;
     let simulated = driver.name() == "sim";
     let environment = Arc::new(Environment {
         account_id: options.account_id.clone(),
@@ -76,13 +77,13 @@ async fn serve(
         driver,
         clock,
         keys,
-        blocks: Arc::new(direct),
+        blocks: Arc::clone(&direct) as Arc<dyn base::volume::Blocks>,
         services: service::invoke::Table::default(),
     });
     root_key(&environment, store.as_ref(), data).await?;
     let publisher = images::Publisher {
         store: Arc::clone(&store),
-        blobs,
+        blobs: blobs.clone(),
         images: data.join("images"),
         simulated,
     };
@@ -107,6 +108,7 @@ async fn serve(
     let published = publisher.watch(Arc::clone(&dispatcher));
     let _ = tokio::time::timeout(IMAGES_PATIENCE, published).await;
     tokio::spawn(hourly(Arc::clone(&dispatcher)));
+    tokio::spawn(crate::garbage::sweep(Arc::clone(&store), blobs, direct, uploads));
     // Before the first request is answered: who sees an answer may stop the daemon at once.
     let shutdown = shutdown_signal()?;
     std::fs::write(data.join("gureum.pid"), format!("{}\n", std::process::id()))?;
@@ -189,6 +191,7 @@ fn driver(
     clock: &Clock,
     blobs: &block::Blobs,
     keys: &Arc<dyn Keys>,
+    direct: &Arc<block::Direct>,
 ) -> Result<Arc<dyn base::machine::Driver>> {
     let simulated = || {
         let launch = Duration::from_millis(options.sim_launch_time);
@@ -217,6 +220,7 @@ fn driver(
                 data_dir: data.to_path_buf(),
                 blobs: blobs.clone(),
                 blob_config: blob_store(data),
+                direct: Arc::clone(direct),
                 keys: Arc::clone(keys),
                 storage: std::env::current_exe()?,
                 throttled: true,

@@ -144,7 +144,7 @@ fn is_fixed(record: Option<&store::KeyValue>) -> bool {
 }
 
 /// What a new snapshot's unchanged blocks are shared with; `None` while an earlier one is pending.
-fn parent(call: &Call<'_>, volume: &Volume) -> Result<Option<Content>, Error> {
+fn parent(call: &mut Call<'_>, volume: &Volume) -> Result<Option<Content>, Error> {
     if !volume.pending_snapshots.is_empty() {
         return Ok(None);
     }
@@ -158,9 +158,12 @@ fn parent(call: &Call<'_>, volume: &Volume) -> Result<Option<Content>, Error> {
     // or the snapshot that it was made from.
     let is_held = !volume.is_filled
         || match &volume.snapshot_id {
-            Some(id) => call
-                .peek::<Snapshot>(&key_of(call.region, call.account(), id))?
-                .is_some_and(|snapshot| snapshot.content.as_ref() == Some(source)),
+            // The commit depends on it: a deletion at the same time comes before or after.
+            Some(id) => {
+                let at = key_of(call.region, call.account(), id);
+                let found = call.get::<Snapshot>(&at)?;
+                found.is_some_and(|snapshot| snapshot.content.as_ref() == Some(source))
+            }
             None => false,
         };
     Ok(is_held.then(|| source.clone()))
