@@ -246,6 +246,11 @@ fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
     for (number, volume) in others.enumerate() {
         put(&format!("block-device-mapping/ebs{}", number + 1), &short(&volume.device_name));
     }
+    // Not AWS's: built images link a disk, whose serial is the volume's id, to the name that was
+    // asked for.
+    for volume in volumes(instance) {
+        put(&format!("gureum/volumes/{}", volume.volume_id.replace('-', "")), &volume.device_name);
+    }
     for disk in &instance.ephemeral {
         put(&format!("block-device-mapping/{}", disk.name), &short(&disk.device_name));
     }

@@ -62,8 +62,15 @@ fn everything_that_imds_says() {
     assert_eq!(spec.volumes[1].device_name, "/dev/sdf");
     assert_eq!((spec.volumes[1].size_gib, &spec.volumes[1].source), (1, &None));
 
+    // In an order that does not depend on random ids.
+    let mut leaves = spec.metadata.leaves.clone();
+    for (number, volume) in spec.volumes.iter().enumerate() {
+        let at = |id: &str| format!("meta-data/gureum/volumes/{id}");
+        let device = leaves.remove(&at(&volume.id.replace('-', ""))).unwrap();
+        leaves.insert(at(&format!("VOLUME-{number}")), device);
+    }
     let mut output = String::new();
-    for (leaf, text) in &spec.metadata.leaves {
+    for (leaf, text) in &leaves {
         let text = text.replace('\n', "\n    ");
         writeln!(output, "{leaf}\n    {text}").unwrap();
     }

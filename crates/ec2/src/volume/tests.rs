@@ -430,6 +430,8 @@ fn a_running_machine_gets_and_loses_a_volume() {
     assert_eq!(spec.volumes.len(), 2);
     assert_eq!(spec.volumes[1].device_name, "/dev/sdf");
     assert_eq!(spec.metadata.leaves["meta-data/block-device-mapping/ebs1"], "sdf");
+    let link = format!("meta-data/gureum/volumes/{}", id.replace('-', ""));
+    assert_eq!(spec.metadata.leaves[&link], "/dev/sdf");
     assert_eq!(states(&region, &id), is("in-use", &["attaching"]), "the guest cannot see it yet");
     disks::attached(&region, &id, &[&instance.id]);
     assert_eq!(machines::reconcile(&region, &instance.id), 1);
