@@ -309,13 +309,17 @@ impl base::volume::Driver for Driver {
         self.shared.volumes.forget(id);
     }
 
-    fn apply_task(&self, _: base::volume::Task) {}
-
-    fn task_state(&self, _: &str) -> Option<base::volume::SnapshotState> {
-        None
+    fn apply_task(&self, task: base::volume::Task) {
+        self.shared.volumes.tasks().apply(task);
     }
 
-    fn forget_task(&self, _: &str) {}
+    fn task_state(&self, id: &str) -> Option<base::volume::SnapshotState> {
+        self.shared.volumes.tasks().state(id)
+    }
+
+    fn forget_task(&self, id: &str) {
+        self.shared.volumes.tasks().forget(id);
+    }
 }
 
 impl base::machine::Driver for Driver {

@@ -240,10 +240,6 @@ impl Directory {
         &self.path
     }
 
-    pub(crate) fn exists(&self) -> bool {
-        self.path.exists()
-    }
-
     fn sibling(&self, ending: &str) -> PathBuf {
         self.volumes.join(format!("{}.{ending}", self.id))
     }

@@ -851,7 +851,7 @@ mod tests {
                 export: String::new(),
                 writable: false,
             }),
-            passphrase: Some(Passphrase("secret".to_owned())),
+            passphrase: Some(Passphrase("xyzzy".to_owned())),
             throttle: Throttle::default(),
         }
     }
@@ -867,7 +867,7 @@ mod tests {
         let source = &active["backing"]["backing"];
         assert_eq!(source["node-name"], "vol0123456789abcdef0-source");
         assert_eq!(source["read-only"], true);
-        assert!(!format!("{:?}{nodes}", chain()).contains("secret\""), "no passphrase is shown");
+        assert!(!format!("{:?}{nodes}", chain()).contains("xyzzy"), "no passphrase is shown");
         // QEMU takes names of at most 31 bytes.
         let longest = format!("{}f", layer_node(VOLUME, 99_999_999));
         assert!(longest.len() <= 31, "{longest}");

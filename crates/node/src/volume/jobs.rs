@@ -134,16 +134,13 @@ impl Volume {
         if record.filled || begun || !self.is_due("fill") || self.unsaved() {
             return false;
         }
-        let mib = spec.initialization_rate.unwrap_or(match spec.filled_first {
-            true => 0,
-            false => FILL_MIB,
-        });
-        let bytes_per_second = u64::from(mib) << 20;
+        let bytes_per_second = fill_speed(spec);
         let started = match self.owner() {
             Some(owner) => {
                 let began = owner.stream(&self.handle.id, 0, bytes_per_second).await;
                 if began.is_ok() {
                     self.job = Some(JobKind::Stream);
+                    self.fill_speed = Some(bytes_per_second);
                 }
                 began.map_err(|error| error.to_string())
             }
@@ -428,6 +425,13 @@ impl Volume {
     /// Tells the owner the rates, if they have changed.
     pub(super) async fn update_limits(&mut self, spec: &Spec) {
         let Some(owner) = self.owner() else { return };
+        let speed = Some(fill_speed(spec));
+        if self.job == Some(JobKind::Stream) && self.fill_speed != speed {
+            self.fill_speed = speed;
+            let id = &self.handle.id;
+            // Refused: it has just ended.
+            let _ = owner.set_job_speed(id, JobKind::Stream, speed.unwrap_or(0)).await;
+        }
         let throttle = self.throttle(spec);
         if self.told.is_some_and(|told| !limits::differ(&told, &throttle)) {
             return;
@@ -443,6 +447,12 @@ impl Volume {
             }
         }
     }
+}
+
+/// Bytes a second; 0 is as fast as may be.
+fn fill_speed(spec: &Spec) -> u64 {
+    let default = if spec.filled_first { 0 } else { FILL_MIB };
+    u64::from(spec.initialization_rate.unwrap_or(default)) << 20
 }
 
 fn has_bursts(spec: &Spec) -> bool {

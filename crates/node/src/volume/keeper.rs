@@ -75,10 +75,8 @@ impl Keeper {
     ) -> Result<Keeper, String> {
         let explain = |error: io::Error| format!("qemu-storage-daemon: {error}");
         let name = purpose.name();
-        let monitor = listen(directory.path(), name, 0o600, user).map_err(explain)?;
-        let mode = if purpose == Purpose::Owner { 0o666 } else { 0o600 };
-        let export =
-            listen(directory.path(), &export_name(purpose), mode, user).map_err(explain)?;
+        let monitor = listen(directory.path(), name, user).map_err(explain)?;
+        let export = listen(directory.path(), &export_name(purpose), user).map_err(explain)?;
         let arguments = [
             "--chardev".to_owned(),
             format!("socket,id=monitor,fd={},server=on,wait=off", monitor.as_raw_fd()),
@@ -278,7 +276,7 @@ async fn connect(directory: &Path, name: &str) -> Result<Host, String> {
 
 /// We make the socket rather than the process, so that it needs no right to write into the
 /// directory.
-fn listen(directory: &Path, name: &str, mode: u32, user: u32) -> io::Result<OwnedFd> {
+fn listen(directory: &Path, name: &str, user: u32) -> io::Result<OwnedFd> {
     let here = File::open(directory)?;
     let path = short(&here, &format!("{name}.sock"));
     match fs::remove_file(&path) {
@@ -286,11 +284,45 @@ fn listen(directory: &Path, name: &str, mode: u32, user: u32) -> io::Result<Owne
         _ => {}
     }
     let listener = UnixListener::bind(&path)?;
-    fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&path, Some(user), Some(user))?;
     }
     Ok(listener.into())
+}
+
+/// Lets several users connect to the export of a volume's owner, and nobody else.
+///
+/// # Errors
+/// The file system has no access control lists.
+pub(crate) fn admit(directory: &Directory, users: &[u32]) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let socket = directory.path().join(export_socket(Purpose::Owner));
+    let list = access_list(users);
+    let flags = rustix::fs::XattrFlags::empty();
+    Ok(rustix::fs::setxattr(socket, "system.posix_acl_access", &list, flags)?)
+}
+
+/// `struct posix_acl_xattr_header` and entries (linux/posix_acl_xattr.h): the owner and `users` may
+/// read and write.
+fn access_list(users: &[u32]) -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let (owner, user, group, mask, other): (u16, u16, u16, u16, u16) = (1, 2, 4, 16, 32);
+    let mut users = users.to_vec();
+    users.sort_unstable();
+    users.dedup();
+    let mut entries = vec![(owner, 6_u16, NOBODY)];
+    entries.extend(users.into_iter().map(|id| (user, 6, id)));
+    entries.extend([(group, 0, NOBODY), (mask, 6, NOBODY), (other, 0, NOBODY)]);
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
 }
 
 /// Kills the processes in `data_dir` that a daemon before left and that nothing refers to: passing

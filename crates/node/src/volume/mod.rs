@@ -27,15 +27,18 @@ mod limits;
 mod source;
 mod state;
 mod task;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod upload;
+
+pub use tasks::Tasks;
 
 use base::key::{DataKey, Keys, WrappedKey};
 use base::volume::{Spec, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use block::Blobs;
+use block::{Blobs, Direct};
 use cut::Groups;
 use directory::Directory;
 use host::{Chain, Host, Passphrase};
@@ -65,6 +68,8 @@ pub struct Config {
     pub blobs: Blobs,
     /// The same, as the storage process opens it.
     pub blob_config: block::Config,
+    /// What EBS direct put, for tasks that complete it.
+    pub direct: Arc<Direct>,
     /// Unwraps data keys.
     pub keys: Arc<dyn Keys>,
     /// The program that is a storage process when its argument is `storage`: gureum itself.
@@ -86,12 +91,13 @@ impl fmt::Debug for Config {
 }
 
 /// Is called with the id of a volume whose state changed, from any thread.
-pub(crate) type Announce = Box<dyn Fn(&str) + Send + Sync>;
+pub(crate) type Announce = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The volumes. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Volumes {
     shared: Arc<Shared>,
+    tasks: Tasks,
 }
 
 impl fmt::Debug for Volumes {
@@ -166,8 +172,18 @@ impl Volumes {
     pub(crate) fn start(
         config: Config,
         runtime: runtime::Handle,
-        announce: Announce,
+        announce: Box<dyn Fn(&str) + Send + Sync>,
     ) -> io::Result<Self> {
+        let announce: Announce = Arc::from(announce);
+        let told = Arc::clone(&announce);
+        let tasks = Tasks::new(
+            &config.data_dir,
+            config.blobs.clone(),
+            Arc::clone(&config.keys),
+            Arc::clone(&config.direct),
+            runtime.clone(),
+            Box::new(move |id| told(id)),
+        )?;
         let found = directory::volumes(&config.data_dir)?;
         let shared = Arc::new(Shared {
             config,
@@ -178,7 +194,7 @@ impl Volumes {
             uploads: Arc::new(Semaphore::new(UPLOADS)),
             qemu_img: PathBuf::from("qemu-img"),
         });
-        let volumes = Volumes { shared };
+        let volumes = Volumes { shared, tasks };
         let data_dir = &volumes.shared.config.data_dir;
         let mut adopted = Vec::new();
         let mut kept = Vec::new();
@@ -222,8 +238,14 @@ impl Volumes {
         handle
     }
 
+    /// The tasks of content that belongs to no volume.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Ends the tasks; owners and servers run on.
     pub(crate) fn stop(&self) {
+        self.tasks.stop();
         for (_, handle) in locked(&self.shared.volumes).drain() {
             if let Some(task) = handle.task.get() {
                 task.abort();

@@ -27,7 +27,7 @@
 use super::directory::{self, Directory, Holder, IDLE_USER, Outcome, Record};
 use super::host::{Chain, Cut, Error, Host, JobKind, Layer, Source, Throttle};
 use super::jobs::{Work, volume_of};
-use super::keeper::{EXPORT, Keeper, Purpose, export_socket};
+use super::keeper::{self, EXPORT, Keeper, Purpose, export_socket};
 use super::limits::Balance;
 use super::source;
 use super::upload::{Plan, Problem, Progress, upload};
@@ -81,6 +81,8 @@ pub(crate) struct Volume {
     /// What runs in the owner.
     pub(super) job: Option<JobKind>,
     pub(super) filled_percent: u8,
+    /// How fast the owner fills it, bytes a second; `None`: another daemon said.
+    pub(super) fill_speed: Option<u64>,
     pub(super) told: Option<Throttle>,
     pub(super) impaired: Option<Impaired>,
     /// When what failed is tried again.
@@ -174,6 +176,7 @@ impl Volume {
             pins,
             job: None,
             filled_percent: 0,
+            fill_speed: None,
             told: None,
             impaired: None,
             later: BTreeMap::new(),
@@ -527,6 +530,7 @@ impl Volume {
             record.holders.remove(machine);
             return Err("the volume's record cannot be written".to_owned());
         }
+        self.admit_holders()?;
         let chain = self.chain(spec).await?;
         let record = self.record.as_ref().ok_or("the volume is not there")?;
         if record.multi_attach {
@@ -543,6 +547,16 @@ impl Volume {
         }
         self.told = Some(chain.throttle);
         Ok(chain)
+    }
+
+    /// Lets the machines of a Multi-Attach volume connect to its owner.
+    fn admit_holders(&self) -> Result<(), String> {
+        let Some(record) = &self.record else { return Ok(()) };
+        if self.keeper.is_none() {
+            return Ok(());
+        }
+        let users: Vec<u32> = record.holders.values().map(|holder| holder.user).collect();
+        keeper::admit(&self.directory, &users).map_err(|error| error.to_string())
     }
 
     /// The volume as its owner opens it.
@@ -665,6 +679,7 @@ impl Volume {
         }
         self.listen("", &keeper.host.clone());
         self.keeper = Some(keeper);
+        self.admit_holders()?;
         // If it cannot be recorded it is a stray after the next start.
         self.save().await;
         Ok(())

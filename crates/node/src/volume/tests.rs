@@ -4,7 +4,7 @@
 //! the one test of that name.
 
 use super::directory::Record;
-use super::host::{Chain, Host};
+use super::host::Chain;
 use super::keeper::{EXPORT, Keeper, Purpose};
 use super::*;
 use base::key::Error as KeyError;
@@ -97,10 +97,13 @@ impl Node {
     fn start(data_dir: &Path) -> (Blobs, Volumes) {
         let blob_config = block::Config::Local { directory: data_dir.join("blobs") };
         let blobs = Blobs::open(&blob_config).unwrap();
+        let direct =
+            Direct::open(blobs.clone(), Arc::new(PlainKeys), &data_dir.join("uploads")).unwrap();
         let config = Config {
             data_dir: data_dir.to_owned(),
             blobs: blobs.clone(),
             blob_config,
+            direct: Arc::new(direct),
             keys: Arc::new(PlainKeys),
             storage: std::env::current_exe().unwrap(),
             throttled: true,
@@ -390,11 +393,9 @@ async fn a_volume_of_a_snapshot_is_there_at_once_and_fills() {
     machine.io(VOLUME, &["read -P 40 20447232 512k"]);
     // Another daemon adopts the new one.
     node.restart();
-    spec.initialization_rate = None;
+    spec.initialization_rate = Some(1000);
     node.volumes.apply(spec.clone());
     node.volumes.held(VOLUME, &machine.id, machine.keeper.host.clone());
-    let host: &Host = &machine.keeper.host;
-    host.set_job_speed(VOLUME, host::JobKind::Stream, 0).await.unwrap();
     node.ready(VOLUME, "filled", |ready| ready.filled_percent == 100).await;
     let began = Instant::now();
     while node.record(VOLUME).server.is_some() {

@@ -285,11 +285,14 @@ impl Node {
         self.driver = None;
         let blob_config = block::Config::Local { directory: self.data().join("blobs") };
         let blobs = block::Blobs::open(&blob_config).unwrap();
+        let uploads = self.data().join("uploads");
+        let direct = block::Direct::open(blobs.clone(), Arc::new(OpenKeys), &uploads).unwrap();
         let config = Config {
             volumes: node::volume::Config {
                 data_dir: self.data(),
                 blobs,
                 blob_config,
+                direct: Arc::new(direct),
                 keys: Arc::new(OpenKeys),
                 storage: PathBuf::from("/bin/false"),
                 throttled: true,
