@@ -4,14 +4,14 @@
 //! what comes next. Everything that may block is in a child.
 //!
 //! ```text
-//!  boot ─► network child ─ends─► sshd (restarted when it ends), user data child, renewal child
+//!  boot ─► network child ─ends─► sshd (restarted when it ends), user data, renewal, disk names
 //!    any ── power button, SIGUSR2, SIGTERM, SIGUSR1, SIGINT ─► stop everything ─► off, reset, halt
 //! ```
 //!
 //! The signals are those that busybox' poweroff, reboot and halt send to init.
 
 use crate::input::Buttons;
-use crate::{network, sys, user_data};
+use crate::{disks, network, sys, user_data};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -112,6 +112,7 @@ impl Children {
             self.restart_sshd = Some(Instant::now());
             start("user data", user_data::run);
             start("address renewal", network::renew);
+            start("disk names", disks::watch);
         } else if self.sshd == Some(ended.child) {
             say(&format!("sshd ended with status {}; starting it again", ended.code));
             self.sshd = None;

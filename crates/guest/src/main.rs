@@ -12,6 +12,7 @@
 //!              ├─ network  [network]   DHCP ─► IMDS: instance id, name, key ─► host keys, disk links
 //!              ├─ dropbear             as soon as network is done
 //!              ├─ user data [user_data] once per instance id
+//!              ├─ disks    [disks]     links the names of disks that come and go
 //!              └─ renew    [network]   DHCP renewal
 //! ec2-metadata, hostname, sudo, … [applets] commands for people and scripts
 //! ```
@@ -21,6 +22,7 @@
 
 mod applets;
 mod dhcp;
+mod disks;
 mod imds;
 mod init;
 mod initrd;

@@ -5,12 +5,13 @@
 //! change (name, address) is written at every boot.
 
 use crate::dhcp::{self, Lease};
+use crate::disks;
 use crate::imds::{self, Client};
 use crate::init::say;
 use crate::sys::{self, PacketSocket};
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -57,7 +58,7 @@ pub(crate) fn run() -> i32 {
             }
             set_name(name.as_deref(), lease.as_ref());
             identify(&client)?;
-            link_disks(&client)
+            disks::link_all(&client)
         }) {
             Ok(()) => return 0,
             Err(error) => say(&error.to_string()),
@@ -305,60 +306,6 @@ fn console_block(keys: &[HostKey]) -> String {
     block
 }
 
-/// Links the names that people asked for (`/dev/sdf`, `/dev/xvdf`) and the volume ids to the disks
-/// that are there now. IMDS lists names without volume ids, so the order of attachment joins them.
-fn link_disks(client: &Client) -> Result<(), imds::Error> {
-    let base = "meta-data/block-device-mapping";
-    let list = client.text(&format!("{base}/"))?.unwrap_or_default();
-    let mut names = vec![client.text(&format!("{base}/root"))?.unwrap_or_default()];
-    for entry in volume_entries(&list) {
-        names.extend(client.text(&format!("{base}/{entry}"))?);
-    }
-    for (disk, name) in (b'a'..=b'z').zip(&names) {
-        let disk = format!("vd{}", char::from(disk));
-        if !Path::new("/dev").join(&disk).exists() {
-            continue;
-        }
-        if let Ok(serial) = fs::read_to_string(format!("/sys/block/{disk}/serial"))
-            && is_name(serial.trim())
-        {
-            fs::create_dir_all("/dev/disk/by-id")?;
-            let _ = symlink(
-                format!("../../{disk}"),
-                format!("/dev/disk/by-id/virtio-{}", serial.trim()),
-            );
-        }
-        for link in device_links(name) {
-            let _ = symlink(&disk, format!("/dev/{link}"));
-        }
-    }
-    Ok(())
-}
-
-/// `ebs1`, `ebs2`, … of a block device mapping, in order of their numbers.
-fn volume_entries(list: &str) -> Vec<&str> {
-    let mut entries: Vec<(u32, &str)> = list
-        .lines()
-        .filter_map(|line| Some((line.strip_prefix("ebs")?.parse().ok()?, line)))
-        .collect();
-    entries.sort_unstable();
-    entries.into_iter().map(|(_, entry)| entry).collect()
-}
-
-/// Both ways to say a device name: `sdf` and `xvdf`.
-fn device_links(name: &str) -> Vec<String> {
-    let name = name.trim_start_matches("/dev/");
-    let Some(letters) = name.strip_prefix("xvd").or_else(|| name.strip_prefix("sd")) else {
-        return Vec::new();
-    };
-    // A root called sda1 is a whole disk here.
-    let letters = letters.trim_end_matches(|character: char| character.is_ascii_digit());
-    if letters.is_empty() || !letters.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        return Vec::new();
-    }
-    vec![format!("sd{letters}"), format!("xvd{letters}")]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,14 +357,5 @@ mod tests {
         assert!(block.starts_with("-----BEGIN SSH HOST KEY FINGERPRINTS-----\n256 SHA256:abc"));
         assert!(block.contains("KEYS-----\nssh-ed25519 AAAAC3Nz root@ip-172-31-5-7\n-----END"));
         assert_eq!(described("rsa", "no key"), None);
-    }
-
-    #[test]
-    fn device_names_are_linked_both_ways() {
-        assert_eq!(device_links("/dev/xvdf"), ["sdf", "xvdf"]);
-        assert_eq!(device_links("sda1"), ["sda", "xvda"]);
-        assert!(device_links("nvme1n1").is_empty());
-        assert!(device_links("sd/../x").is_empty());
-        assert_eq!(volume_entries("ami\nebs10\nebs2\nroot\n"), ["ebs2", "ebs10"]);
     }
 }

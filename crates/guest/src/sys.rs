@@ -368,6 +368,38 @@ pub(crate) fn interface_identity(interface: &str) -> io::Result<(i32, [u8; 6])> 
     Ok((index, hardware))
 }
 
+/// A socket that hears what devices come and go, as the kernel says it (netlink, kobject uevents).
+pub(crate) fn device_events() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: plain integers.
+    let socket =
+        check(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_KOBJECT_UEVENT) })?;
+    // SAFETY: socket just returned the descriptor and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: sockaddr_nl is plain data for which zero is valid; the pointer and the length describe
+    // it.
+    check(unsafe {
+        let mut address: libc::sockaddr_nl = std::mem::zeroed();
+        address.nl_family = libc::AF_NETLINK as u16;
+        // What the kernel itself sends.
+        address.nl_groups = 1;
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    })?;
+    Ok(socket)
+}
+
+/// One message of a socket; waits for it.
+pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length describe `buffer`.
+    let size =
+        unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    usize::try_from(size).map_err(|_| io::Error::last_os_error())
+}
+
 /// A packet socket for IPv4 on one interface: it sends before the interface has an address and hears
 /// answers however they are addressed.
 #[derive(Debug)]

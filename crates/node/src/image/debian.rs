@@ -209,11 +209,63 @@ fn configure(tree: &Path, login_user: &str) -> Result<(), Error> {
         ("etc/fstab", "/dev/vda / ext4 defaults,noatime 0 1\n"),
         ("etc/network/interfaces", "source /etc/network/interfaces.d/*\n"),
         ("etc/cloud/cloud.cfg.d/90_gureum.cfg", &cloud_config(login_user)),
+        ("etc/udev/rules.d/70-gureum-disks.rules", DISK_RULES),
+        ("etc/systemd/system/gureum-disk-name@.service", DISK_SERVICE),
     ] {
         write(tree, path, text, 0o644)?;
     }
-    Ok(())
+    write(tree, DISK_SCRIPT_PATH, DISK_SCRIPT, 0o755)
 }
+
+/// Links `/dev/sdf` and `/dev/xvdf` to the disk that was attached under that name. udev itself may
+/// not use the network, so a disk that comes has a service started, which asks IMDS, keeps the
+/// answer where the rule finds it and shows udev the disk again.
+const DISK_RULES: &str = r#"# Written by gureum image build.
+SUBSYSTEM!="block", GOTO="gureum_end"
+KERNEL!="vd*", GOTO="gureum_end"
+ACTION=="remove", GOTO="gureum_end"
+ENV{DEVTYPE}=="disk", ATTR{serial}=="?*", TAG+="systemd", ENV{SYSTEMD_WANTS}+="gureum-disk-name@$kernel.service"
+ENV{DEVTYPE}=="disk", IMPORT{file}="/run/gureum/disks/$attr{diskseq}"
+ENV{DEVTYPE}=="partition", IMPORT{parent}="GUREUM_LETTERS"
+ENV{DEVTYPE}=="disk", ENV{GUREUM_LETTERS}=="?*", SYMLINK+="sd$env{GUREUM_LETTERS} xvd$env{GUREUM_LETTERS}"
+ENV{DEVTYPE}=="partition", ENV{GUREUM_LETTERS}=="?*", SYMLINK+="sd$env{GUREUM_LETTERS}%n xvd$env{GUREUM_LETTERS}%n"
+LABEL="gureum_end"
+"#;
+
+/// Done before cloud-init looks for disks to mount and runs what people wrote.
+const DISK_SERVICE: &str = "# Written by gureum image build.
+[Unit]
+Description=Name that the disk %i was attached under
+After=network-online.target
+Before=cloud-config.service
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/lib/gureum/disk-name %i
+";
+
+const DISK_SCRIPT_PATH: &str = "usr/local/lib/gureum/disk-name";
+
+const DISK_SCRIPT: &str = r#"#!/bin/sh
+# Asks IMDS under which name the disk $1 was attached, for udev to link it so.
+serial=$(cat "/sys/block/$1/serial" 2>/dev/null) || exit 0
+sequence=$(cat "/sys/block/$1/diskseq")
+imds=http://169.254.169.254/latest
+ask() { curl -sf -m 5 --retry 5 --retry-delay 1 --retry-connrefused "$@"; }
+token=$(ask -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/api/token") || exit 1
+case $serial in
+    vol*) path=gureum/volumes/$serial ;;
+    *) path=block-device-mapping/$serial ;;
+esac
+name=$(ask -H "X-aws-ec2-metadata-token: $token" "$imds/meta-data/$path") || exit 1
+# A root called sda1 is a whole disk here.
+letters=$(echo "${name#/dev/}" | sed -nE 's/^(sd|xvd)([a-z]+)[0-9]*$/\2/p')
+[ -n "$letters" ] || exit 0
+mkdir -p /run/gureum/disks
+echo "GUREUM_LETTERS=$letters" > "/run/gureum/disks/$sequence.new"
+mv "/run/gureum/disks/$sequence.new" "/run/gureum/disks/$sequence"
+exec udevadm trigger --action=change "/sys/block/$1" $(find "/sys/block/$1/" -maxdepth 1 -name "$1*")
+"#;
 
 /// Writes a file with its mode into a tree.
 pub(super) fn write(tree: &Path, path: &str, text: &str, mode: u32) -> Result<(), Error> {
@@ -301,5 +353,11 @@ mod tests {
         let text = cloud_config("admin");
         assert!(text.contains("    name: admin\n") && text.contains("datasource_list: [Ec2]\n"));
         assert!(!text.contains('\t'), "YAML has no tabs");
+    }
+
+    #[test]
+    fn the_script_for_disks_is_a_script() {
+        let output = Command::new("sh").args(["-n", "-c", DISK_SCRIPT]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

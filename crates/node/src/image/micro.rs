@@ -8,17 +8,24 @@ use std::path::Path;
 use std::process::Command;
 
 /// What is unpacked, libraries included; nothing is configured, so nothing else is needed.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 17] = [
     "busybox-static",
     "bash",
     "dropbear-bin",
+    // For volumes; busybox makes ext2 only and grows nothing.
+    "e2fsprogs",
     "openssh-sftp-server",
+    "libblkid1",
     "libc6",
+    "libcom-err2",
     "libcrypt1",
+    "libext2fs2",
     "libgmp10",
+    "libss2",
     "libtinfo6",
     "libtomcrypt1",
     "libtommath1",
+    "libuuid1",
     "zlib1g",
 ];
 
@@ -63,7 +70,8 @@ pub(super) fn build(build: Build, progress: &mut dyn FnMut(&str)) -> Result<Mani
     install_guest(&guest, &tree)?;
     link_busybox(&tree)?;
     write_files(&tree)?;
-    for program in [["/usr/bin/dropbear", "-V"], ["/bin/bash", "--version"]] {
+    for program in [["/usr/bin/dropbear", "-V"], ["/bin/bash", "--version"], ["/sbin/mke2fs", "-V"]]
+    {
         tools::run(Command::new("chroot").arg(&tree).args(program))?;
     }
     let (kernel_name, initrd_name) = (build.file_name("kernel", ""), build.file_name("initrd", ""));
