@@ -6,6 +6,7 @@
 //!     ├──────► volumes ──► directories  lost: made, and not there; leaked: no record names it
 //!     │                       └► layers damaged: missing, or qemu-img finds faults (--deep)
 //!     └──────► uploads                  leaked: of no snapshot
+//!              scratch files            leaked: of no import or export
 //! ```
 //!
 //! Works on a region that no daemon serves, so that nothing changes meanwhile; the store's lock
@@ -88,6 +89,7 @@ pub(crate) fn run(options: &Fsck) -> Result<()> {
         summary: Vec::new(),
     };
     let on_disk = check.volumes()?;
+    check.scratch()?;
     let direct = check.uploads()?;
     let roots = check.contents(&on_disk, direct.as_ref())?;
     check.findings.sort_by_key(|finding| finding.kind);
@@ -185,6 +187,20 @@ impl Check<'_> {
             };
             self.found(kind, text, Remedy::Nothing);
         }
+    }
+
+    /// Files of imports and exports that were being made; the next start of the daemon removes them.
+    fn scratch(&mut self) -> Result<()> {
+        let entries = match std::fs::read_dir(self.data.join("scratch")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let text = format!("{}: of an import or export that ended", path.display());
+            self.found(Kind::Leaked, text, Remedy::Remove(path));
+        }
+        Ok(())
     }
 
     /// Compares unfinished uploads with the snapshots that they are of.
@@ -509,7 +525,10 @@ mod tests {
             .put("snap-0123456789abcdef0", None::<&WrappedKey>, 0, &vec![5; BLOCK_BYTES])
             .unwrap();
         drop(direct);
-        assert_eq!(region.check(false, false), found(1, 3));
+        let scratch = region.data().join("scratch");
+        std::fs::create_dir(&scratch).unwrap();
+        std::fs::write(scratch.join("import-1.raw"), "half").unwrap();
+        assert_eq!(region.check(false, false), found(1, 4));
         assert!(region.block(5).exists());
         assert_eq!(region.check(false, true), lost);
         let left: Vec<_> = std::fs::read_dir(&volumes).unwrap().collect();
