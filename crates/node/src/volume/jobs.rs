@@ -68,6 +68,12 @@ pub(super) struct Work {
     task: JoinHandle<Result<bool, String>>,
 }
 
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Work {
     pub(super) fn merges(&self) -> bool {
         matches!(self.kind, Kind::Merge(_))
@@ -425,22 +431,26 @@ impl Volume {
     /// Tells the owner the rates, if they have changed.
     pub(super) async fn update_limits(&mut self, spec: &Spec) {
         let Some(owner) = self.owner() else { return };
-        let speed = Some(fill_speed(spec));
-        if self.job == Some(JobKind::Stream) && self.fill_speed != speed {
-            self.fill_speed = speed;
+        let speed = fill_speed(spec);
+        if self.job == Some(JobKind::Stream) && self.fill_speed != Some(speed) {
+            self.fill_speed = Some(speed);
             let id = &self.handle.id;
             // Refused: it has just ended.
-            let _ = owner.set_job_speed(id, JobKind::Stream, speed.unwrap_or(0)).await;
+            let _ = owner.set_job_speed(id, JobKind::Stream, speed).await;
         }
         let throttle = self.throttle(spec);
         if self.told.is_some_and(|told| !limits::differ(&told, &throttle)) {
+            self.in_force = Some(spec.limits);
             return;
         }
         if !self.is_due("limits") {
             return;
         }
         match owner.set_throttle(&self.handle.id, throttle).await {
-            Ok(()) => self.told = Some(throttle),
+            Ok(()) => {
+                self.told = Some(throttle);
+                self.in_force = Some(spec.limits);
+            }
             Err(error) => {
                 tracing::warn!(id = self.handle.id, %error, "limits cannot be set yet");
                 self.put_off("limits", TICK);

@@ -2,7 +2,7 @@
 
 use super::directory::{GIB, Outcome};
 use super::locked;
-use super::task::Volume;
+use super::task::{Volume, now};
 use base::volume::{Ready, SnapshotState, State, Wanted};
 use std::collections::BTreeMap;
 
@@ -34,7 +34,19 @@ impl Volume {
         {
             return State::Creating;
         }
-        let limits = spec.as_ref().map(|spec| spec.limits).unwrap_or_default();
+        let wanted = spec.as_ref().map(|spec| spec.limits).unwrap_or_default();
+        let limits = match self.is_owned() {
+            true => self.in_force.unwrap_or(wanted),
+            false => wanted,
+        };
+        let balance = record.balance.map(|mut balance| {
+            if !self.is_owned() {
+                balance.advance(&limits, None, now());
+            }
+            balance
+        });
+        // Each change wakes whoever listens.
+        let coarse = |percent: f64| (percent * 10.0).round() / 10.0;
         State::Ready(Ready {
             size_gib: record.size_gib,
             limits,
@@ -45,7 +57,7 @@ impl Volume {
                 .map(|(machine, _)| machine.clone())
                 .collect(),
             filled_percent,
-            burst_balance: record.balance.and_then(|balance| balance.percent(&limits)),
+            burst_balance: balance.and_then(|balance| balance.percent(&limits)).map(coarse),
             impaired: self.impaired.as_ref().map(|impaired| impaired.reason.clone()),
             snapshots,
         })

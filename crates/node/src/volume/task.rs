@@ -33,7 +33,7 @@ use super::source;
 use super::upload::{Plan, Problem, Progress, upload};
 use super::{Ask, Handle, Shared};
 use crate::qemu::process::Process;
-use base::volume::{Content, Spec, State, Wanted};
+use base::volume::{Content, Limits, Spec, State, Wanted};
 use block::{Finished, Pinned};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -84,6 +84,8 @@ pub(crate) struct Volume {
     /// How fast the owner fills it, bytes a second; `None`: another daemon said.
     pub(super) fill_speed: Option<u64>,
     pub(super) told: Option<Throttle>,
+    /// Limits that the owner was told.
+    pub(super) in_force: Option<Limits>,
     pub(super) impaired: Option<Impaired>,
     /// When what failed is tried again.
     later: BTreeMap<&'static str, Instant>,
@@ -104,6 +106,12 @@ pub(super) struct Uploading {
     pub(super) snapshot: String,
     pub(super) progress: Arc<Progress>,
     task: JoinHandle<Result<Finished, Problem>>,
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What became of an upload so far.
@@ -178,6 +186,7 @@ impl Volume {
             filled_percent: 0,
             fill_speed: None,
             told: None,
+            in_force: None,
             impaired: None,
             later: BTreeMap::new(),
             next_tick: None,
@@ -201,7 +210,7 @@ impl Volume {
                 Seen::Ask(ask) => self.on_ask(ask).await,
                 Seen::Uploaded(result) => self.on_uploaded(result).await,
                 Seen::Worked(result) => self.on_worked(result).await,
-                Seen::ServerEnded(how) => self.on_server_ended(&how).await,
+                Seen::ServerEnded(how) => self.on_server_ended(&how),
                 Seen::KeeperEnded(how) => self.on_keeper_ended(&how).await,
                 Seen::Timer => self.on_timer().await,
             }
@@ -221,9 +230,16 @@ impl Volume {
             let host = keeper.host.clone();
             self.listen("", &host);
             self.take_up_job(&host).await;
-        } else if record_needs_keeper(self.record.as_ref()) {
-            self.on_keeper_ended("ended while no daemon watched it").await;
+        } else if self.needs_keeper() {
+            self.on_keeper_ended("it ended while no daemon watched it").await;
         }
+        if let Some(record) = &self.record
+            && self.is_owned()
+            && let Err(message) = self.ensure_server(record.user()).await
+        {
+            tracing::error!(id = self.handle.id, message, "the source cannot be served");
+        }
+        self.spare_server().await;
         let (directory, record) = (self.directory.clone(), self.record.clone());
         let tidied = blocking(move || match &record {
             Some(record) => directory.tidy(record),
@@ -235,9 +251,11 @@ impl Volume {
     }
 
     async fn wait(&mut self) -> Seen {
+        let now = Instant::now();
         let uploads = self.attempts.values().filter_map(|attempts| attempts.after);
+        let uploads = uploads.filter(|after| self.uploading.is_none() && *after > now);
         let timers = self.later.values().copied().chain(self.next_tick);
-        let timer = timers.chain(uploads.filter(|_| self.uploading.is_none())).min();
+        let timer = timers.chain(uploads).min();
         let timer = async {
             match timer {
                 Some(at) => sleep_until(at).await,
@@ -320,6 +338,7 @@ impl Volume {
         if self.unsaved && self.is_due("save") {
             self.save().await;
         }
+        self.keep_processes(&spec).await;
         if self.recover_cut().await
             || self.forget_snapshots(&spec).await
             || self.cut_due(&spec).await
@@ -546,6 +565,7 @@ impl Volume {
             });
         }
         self.told = Some(chain.throttle);
+        self.in_force = Some(spec.limits);
         Ok(chain)
     }
 
@@ -634,11 +654,29 @@ impl Volume {
         }
     }
 
-    async fn on_server_ended(&mut self, how: &str) {
+    fn on_server_ended(&mut self, how: &str) {
         tracing::warn!(id = self.handle.id, how, "the process that serves the source has ended");
         self.server = None;
+        if let Some(record) = &mut self.record {
+            record.server = None;
+        }
+    }
+
+    /// Starts again what machines need and what has ended.
+    async fn keep_processes(&mut self, spec: &Spec) {
+        if self.needs_keeper()
+            && self.keeper.is_none()
+            && self.is_due("keeper")
+            && let Err(message) = self.ensure_keeper(spec).await
+        {
+            tracing::error!(id = self.handle.id, message, "the storage daemon cannot be started");
+            self.put_off("keeper", TICK);
+        }
         let user = self.record.as_ref().map_or(IDLE_USER, Record::user);
-        if (self.is_owned() || self.work.is_some() || self.uploading.is_some())
+        let needed = self.is_owned() || self.work.is_some() || self.uploading.is_some();
+        if needed
+            && self.server.is_none()
+            && self.is_due("server")
             && let Err(message) = self.ensure_server(user).await
         {
             tracing::error!(id = self.handle.id, message, "the source cannot be served");
@@ -646,14 +684,14 @@ impl Volume {
         }
     }
 
+    /// Whether machines wait for a storage daemon of ours.
+    fn needs_keeper(&self) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.multi_attach && !record.holders.is_empty())
+    }
+
     async fn on_timer(&mut self) {
         let now = Instant::now();
-        if self.later.remove("server").is_some() && self.server.is_none() {
-            self.on_server_ended("it could not be started").await;
-        }
-        if self.later.remove("keeper").is_some() && self.keeper.is_none() {
-            self.on_keeper_ended("it could not be started").await;
-        }
         if self.next_tick.is_some_and(|at| at <= now) {
             self.next_tick = None;
             self.tick().await;
@@ -674,6 +712,7 @@ impl Volume {
             return Err(message);
         }
         self.told = Some(chain.throttle);
+        self.in_force = Some(spec.limits);
         if let Some(record) = &mut self.record {
             record.keeper = Some(keeper.identity());
         }
@@ -694,18 +733,7 @@ impl Volume {
         record.keeper = None;
         // Nobody writes to the layer below a new one, so its instant was the daemon's end.
         record.finish_cut();
-        if record.holders.is_empty() {
-            return;
-        }
-        let spec = self.inbox.borrow().clone();
-        let started = match spec {
-            Some(spec) => self.ensure_keeper(&spec).await,
-            None => Err("the volume's spec is not known yet".to_owned()),
-        };
-        if let Err(message) = started {
-            tracing::error!(id = self.handle.id, message, "the storage daemon cannot be started");
-            self.put_off("keeper", TICK);
-        }
+        self.save().await;
     }
 
     /// Sends what a block layer says into the task's queue.
@@ -754,6 +782,10 @@ impl Volume {
 
     /// A machine has the volume no more.
     async fn release(&mut self, machine: &str) {
+        let holds = |record: &Record| record.holders.contains_key(machine);
+        if !self.record.as_ref().is_some_and(holds) {
+            return;
+        }
         let spec = self.inbox.borrow().clone();
         if let Some(spec) = &spec {
             let counters = self.counters().await;
@@ -817,10 +849,8 @@ impl Volume {
             record.snapshots.remove(id);
             self.attempts.remove(id);
         }
-        if self.uploading.as_ref().is_some_and(|upload| dropped.contains(&upload.snapshot))
-            && let Some(uploading) = self.uploading.take()
-        {
-            uploading.task.abort();
+        if self.uploading.as_ref().is_some_and(|upload| dropped.contains(&upload.snapshot)) {
+            self.uploading = None;
         }
         self.save().await;
         for id in &dropped {
@@ -921,7 +951,7 @@ impl Volume {
 
     async fn on_uploaded(&mut self, result: Result<Finished, Problem>) {
         let Some(uploading) = self.uploading.take() else { return };
-        let id = uploading.snapshot;
+        let id = uploading.snapshot.clone();
         let Some(record) = &mut self.record else { return };
         let key = record.key.clone();
         let Some(taken) = record.snapshots.get_mut(&id) else { return };
@@ -1133,10 +1163,6 @@ async fn close(host: &Host, volume: &str) -> Result<(), Error> {
         host.cancel_job(volume, kind).await?;
     }
     host.remove_chain(volume).await
-}
-
-fn record_needs_keeper(record: Option<&Record>) -> bool {
-    record.is_some_and(|record| record.multi_attach && !record.holders.is_empty())
 }
 
 /// Seconds since the epoch.
