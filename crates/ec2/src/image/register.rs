@@ -27,6 +27,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[operation!(
         "BootMode",
         "Description",
         "EnaSupport",
+        "ImageLocation",
         "ImdsSupport",
         "Name",
         "RootDeviceName",
@@ -46,6 +47,12 @@ pub(super) fn register_image(
     let description = input.description.unwrap_or_default();
     check_description(&description)?;
     let tags = tag::for_caller(call, input.tag_specifications.as_deref(), "image", &["image"])?;
+    // Terraform names it always, empty.
+    if input.image_location.is_some_and(|location| !location.is_empty()) {
+        return Err(Error::unsupported(
+            "ImageLocation is not built in gureum: AMIs stand on snapshots.",
+        ));
+    }
     if input.virtualization_type.as_deref() == Some("paravirtual") {
         return Err(Error::unsupported(
             "VirtualizationType paravirtual is not built in gureum: machines are hvm.",

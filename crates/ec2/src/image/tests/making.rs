@@ -405,6 +405,7 @@ fn images_that_cannot_be_registered_are_refused() {
             .starts_with("UnsupportedOperation")
     );
     assert!(refused(&|r| r.boot_mode = text("uefi")).starts_with("UnsupportedOperation"));
+    assert!(refused(&|r| r.image_location = text("b/m.xml")).starts_with("UnsupportedOperation"));
     assert!(
         refused(&|r| r.sriov_net_support = text("double")).starts_with("InvalidParameterValue")
     );
