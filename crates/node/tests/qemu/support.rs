@@ -283,7 +283,7 @@ impl Node {
     /// [`Node::start_on`] with other graces.
     pub fn start_with(&mut self, network: Option<Arc<dyn Fabric>>, timing: Timing) -> Arc<Driver> {
         self.driver = None;
-        let blob_config = block::Config::Local { directory: self.data().join("blobs") };
+        let blob_config = self.blob_config();
         let blobs = block::Blobs::open(&blob_config).unwrap();
         let uploads = self.data().join("uploads");
         let direct = block::Direct::open(blobs.clone(), Arc::new(OpenKeys), &uploads).unwrap();
@@ -357,8 +357,21 @@ impl Node {
         i32::try_from(record["stage"]["up"]["pid"].as_i64().expect("it runs")).unwrap()
     }
 
+    /// The blob store, for reading.
+    pub fn blobs(&self) -> block::Blobs {
+        block::Blobs::open_read_only(&self.blob_config()).unwrap()
+    }
+
+    fn blob_config(&self) -> block::Config {
+        block::Config::Local { directory: self.data().join("blobs") }
+    }
+
     pub fn console(&self) -> String {
-        let path = self.data().join("machines").join(ID).join("console.log");
+        self.console_of(ID)
+    }
+
+    pub fn console_of(&self, machine: &str) -> String {
+        let path = self.data().join("machines").join(machine).join("console.log");
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
