@@ -14,7 +14,7 @@
 //! Killed at any line, it has deleted only what nothing named, in some order: the next pass does
 //! the rest. A root or page that cannot be read ends the pass before anything is deleted.
 
-use crate::blob::{Id, Result};
+use crate::blob::{Error, Id, Result};
 use crate::read::read_page;
 use crate::store::{Blobs, root_of};
 use crate::sync::lock;
@@ -63,8 +63,8 @@ pub struct Report {
 /// other.
 ///
 /// # Errors
-/// A root, page or record cannot be read, and then nothing was deleted; or the store cannot
-/// be listed or a blob not be deleted.
+/// A root, page or record cannot be read, or the store not be listed, and then nothing was deleted;
+/// or a blob cannot be deleted, and then the others were.
 pub fn collect(blobs: &Blobs, roots: impl FnOnce() -> io::Result<Roots>) -> Result<Report> {
     let _alone = lock(blobs.pass());
     let pass = blobs.pins().begin_pass();
@@ -82,15 +82,20 @@ pub fn collect(blobs: &Blobs, roots: impl FnOnce() -> io::Result<Roots>) -> Resu
         ControlFlow::Continue(())
     })?;
     let mut report = Report { marked: marked.len() as u64, ..Report::default() };
+    let mut kept = None;
     for (id, bytes) in garbage {
-        if blobs.pins().delete_unless_pinned(id, || blobs.store().delete(id))? {
-            report.freed += 1;
-            report.freed_bytes += bytes;
-        } else {
-            report.pinned += 1;
+        match blobs.pins().delete_unless_pinned(id, || blobs.store().delete(id)) {
+            Ok(true) => {
+                report.freed += 1;
+                report.freed_bytes += bytes;
+            }
+            Ok(false) => report.pinned += 1,
+            // An object store that is away: the next pass does the rest.
+            Err(error @ Error::Remote(_)) => return Err(error),
+            Err(error) => kept = Some(error),
         }
     }
-    Ok(report)
+    kept.map_or(Ok(report), Err)
 }
 
 /// Adds all that a tree reaches. `walked` has the roots and pages that were read already.

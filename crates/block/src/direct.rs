@@ -8,7 +8,7 @@
 
 use crate::blob::{Error, Id, Result};
 use crate::cache::Cache;
-use crate::log::Logs;
+use crate::log::{Block, Logs};
 use crate::read::{Tree, read_block, seal_for};
 use crate::seal::Seal;
 use crate::store::{Blobs, root_of};
@@ -83,7 +83,7 @@ impl Direct {
         let upload = Upload::begin(&self.blobs, parent, size_gib, key.as_ref())?;
         // The log keeps the blobs while they are pinned.
         for (index, block) in self.logs.blocks(id)? {
-            upload.name(index, block)?;
+            upload.name(index, block.id)?;
         }
         upload.finish()
     }
@@ -108,8 +108,10 @@ impl Direct {
         let seal = self.unwrap(key)?.as_ref().map(Seal::new);
         // Until the log names it.
         let pinned = self.blobs.pinned();
-        let block = store_block(&self.blobs, &pinned, seal.as_ref(), data)?;
-        self.logs.append(id, index, block.map(|(id, _)| id))
+        let stored = store_block(&self.blobs, &pinned, seal.as_ref(), data)?.map(|(id, _)| id);
+        // The name of a block in the clear is its checksum.
+        let checksum = stored.filter(|_| seal.is_none()).unwrap_or_else(|| Id::of(data));
+        self.logs.append(id, index, Block { id: stored, checksum })
     }
 }
 
@@ -201,6 +203,14 @@ impl Blocks for Direct {
 
     fn uploaded(&self, id: &str) -> io::Result<u64> {
         aside(|| Ok(self.logs.blocks(id)?.len() as u64))
+    }
+
+    fn checksum(&self, id: &str) -> io::Result<[u8; 32]> {
+        aside(|| {
+            let blocks = self.logs.blocks(id)?;
+            let checksums: Vec<u8> = blocks.values().flat_map(|block| block.checksum.0).collect();
+            Ok(Id::of(&checksums).0)
+        })
     }
 
     fn drop_upload(&self, id: &str) -> io::Result<()> {

@@ -4,6 +4,7 @@ use crate::blob::{Blob, BlobStore, Error, Id, Result};
 use crate::sync::lock;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,12 +39,13 @@ pub enum Fault {
 pub struct Faulty {
     inner: Arc<dyn BlobStore>,
     faults: Mutex<Vec<(Operation, u64, Fault)>>,
+    met: AtomicU64,
 }
 
 impl Faulty {
     /// Without faults.
     pub fn new(inner: Arc<dyn BlobStore>) -> Self {
-        Faulty { inner, faults: Mutex::default() }
+        Faulty { inner, faults: Mutex::default(), met: AtomicU64::new(0) }
     }
 
     /// From its call number `after` on (0 is the next), the operation fails until
@@ -57,6 +59,11 @@ impl Faulty {
         lock(&self.faults).clear();
     }
 
+    /// How many calls have met a fault.
+    pub fn met(&self) -> u64 {
+        self.met.load(Ordering::Relaxed)
+    }
+
     fn meet(&self, operation: Operation) -> Result<()> {
         let mut met = None;
         for (of, after, fault) in lock(&self.faults).iter_mut() {
@@ -67,6 +74,7 @@ impl Faulty {
                 }
             }
         }
+        self.met.fetch_add(u64::from(met.is_some()), Ordering::Relaxed);
         match met {
             None => Ok(()),
             Some(Fault::Full) => Err(Error::Full),

@@ -102,7 +102,15 @@ impl Local {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
             file.write_all(blob.bytes())?;
             file.sync_data()?;
-            fs::rename(&temporary, self.path(blob.id()))
+            let path = self.path(blob.id());
+            fs::rename(&temporary, &path).or_else(|error| match error.kind() {
+                // Whatever made it, a blob is a file.
+                io::ErrorKind::IsADirectory => {
+                    fs::remove_dir(&path)?;
+                    fs::rename(&temporary, &path)
+                }
+                _ => Err(error),
+            })
         })();
         if result.is_err() {
             let _ = fs::remove_file(&temporary);
@@ -204,7 +212,12 @@ impl BlobStore for Local {
 
     fn delete(&self, id: Id) -> Result<()> {
         self.check_writable()?;
-        match fs::remove_file(self.path(id)) {
+        let path = self.path(id);
+        let removed = fs::remove_file(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::IsADirectory => fs::remove_dir(&path),
+            _ => Err(error),
+        });
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Io(error)),
             _ => Ok(()),
         }

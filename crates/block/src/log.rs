@@ -1,10 +1,11 @@
 //! What an upload of the EBS direct APIs has put so far: an append-only file that outlives a crash.
 //!
 //! ```text
-//! "GBUL" 0x01 0 0 0 | records × (index: u64, name: 32 bytes, check: 8 bytes)
+//! "GBUL" 0x02 0 0 0 | records × (index: u64, name: 32 bytes, checksum: 32 bytes, check: 8 bytes)
 //! ```
 //!
-//! A name of zeros is a block of zeros. The check is the start of the SHA-256 of what stands before
+//! A name of zeros is a block of zeros. The checksum is the SHA-256 of the block in the clear, which
+//! for an encrypted block its name is not. The check is the start of the SHA-256 of what stands before
 //! it: a record that was cut off or never reached the disk ends the log. A record is durable
 //! before its put is answered; puts that wait at the same time share one fsync. Opening a log to
 //! write makes a new file of what is whole, so nothing is ever appended behind a torn end.
@@ -17,8 +18,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-const MAGIC: [u8; 8] = *b"GBUL\x01\0\0\0";
-const RECORD: usize = 48;
+const MAGIC: [u8; 8] = *b"GBUL\x02\0\0\0";
+const RECORD: usize = 80;
+/// Where its check begins.
+const CHECK: usize = RECORD - 8;
 const NONE: Id = Id([0; 32]);
 
 /// The logs of one directory.
@@ -46,34 +49,45 @@ struct State {
     closed: bool,
 }
 
-/// The last name of each index.
-pub(crate) type Blocks = BTreeMap<u64, Option<Id>>;
+/// A block that was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Its blob; `None` for zeros.
+    pub(crate) id: Option<Id>,
+    /// SHA-256 of the block in the clear.
+    pub(crate) checksum: Id,
+}
 
-fn record(index: u64, id: Option<Id>) -> [u8; RECORD] {
+/// The last block of each index.
+pub(crate) type Blocks = BTreeMap<u64, Block>;
+
+fn record(index: u64, block: Block) -> [u8; RECORD] {
     let mut record = [0; RECORD];
     record[..8].copy_from_slice(&index.to_le_bytes());
-    record[8..40].copy_from_slice(&id.unwrap_or(NONE).0);
-    let check = Id::of(&record[..40]);
-    record[40..].copy_from_slice(&check.0[..8]);
+    record[8..40].copy_from_slice(&block.id.unwrap_or(NONE).0);
+    record[40..CHECK].copy_from_slice(&block.checksum.0);
+    let check = Id::of(&record[..CHECK]);
+    record[CHECK..].copy_from_slice(&check.0[..8]);
     record
 }
 
 /// The whole records of a log, up to the first that is not.
-fn parse(bytes: &[u8]) -> Result<Vec<(u64, Option<Id>)>, &'static str> {
+fn parse(bytes: &[u8]) -> Result<Vec<(u64, Block)>, &'static str> {
     let Some(bytes) = bytes.strip_prefix(&MAGIC) else {
         return Err("it does not begin as a log of this version");
     };
     let mut records = Vec::new();
     for bytes in bytes.chunks_exact(RECORD) {
-        let (mut index, mut id) = ([0; 8], [0; 32]);
+        let (mut index, mut id, mut checksum) = ([0; 8], [0; 32], [0; 32]);
         index.copy_from_slice(&bytes[..8]);
         id.copy_from_slice(&bytes[8..40]);
-        let (index, id) = (u64::from_le_bytes(index), Id(id));
-        let id = (id != NONE).then_some(id);
-        if bytes != record(index, id) {
+        checksum.copy_from_slice(&bytes[40..CHECK]);
+        let id = Some(Id(id)).filter(|id| *id != NONE);
+        let (index, block) = (u64::from_le_bytes(index), Block { id, checksum: Id(checksum) });
+        if bytes != record(index, block) {
             break;
         }
-        records.push((index, id));
+        records.push((index, block));
     }
     Ok(records)
 }
@@ -99,7 +113,7 @@ impl Logs {
         Ok(self.directory.join(id))
     }
 
-    fn read(&self, id: &str) -> Result<Vec<(u64, Option<Id>)>> {
+    fn read(&self, id: &str) -> Result<Vec<(u64, Block)>> {
         let bytes = match fs::read(self.path(id)?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             bytes => bytes?,
@@ -120,8 +134,8 @@ impl Logs {
         let temporary = self.directory.join(format!(".{id}"));
         let file = (|| {
             let mut bytes = MAGIC.to_vec();
-            for (index, id) in &blocks {
-                bytes.extend_from_slice(&record(*index, *id));
+            for (index, block) in &blocks {
+                bytes.extend_from_slice(&record(*index, *block));
             }
             let mut file = File::create(&temporary)?;
             file.write_all(&bytes)?;
@@ -131,7 +145,7 @@ impl Logs {
             Ok(file)
         })()
         .map_err(Error::of_disk)?;
-        let named = blocks.values().flatten().copied().collect();
+        let named = blocks.values().filter_map(|block| block.id).collect();
         let state = State { file, blocks, named, closed: false };
         let log = Arc::new(Log { state: Mutex::new(state), syncer: Syncer::default() });
         open.insert(id.to_owned(), Arc::clone(&log));
@@ -139,7 +153,7 @@ impl Logs {
     }
 
     /// Appends; durable when this returns.
-    pub(crate) fn append(&self, id: &str, index: u64, block: Option<Id>) -> Result<()> {
+    pub(crate) fn append(&self, id: &str, index: u64, block: Block) -> Result<()> {
         let log = self.log(id)?;
         let result = log.append(index, block);
         if result.is_err() {
@@ -172,7 +186,7 @@ impl Logs {
             let Some(id) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
             match open.get(id) {
                 Some(log) => named.extend(lock(&log.state).named.iter().copied()),
-                None => named.extend(self.read(id)?.into_iter().filter_map(|(_, id)| id)),
+                None => named.extend(self.read(id)?.into_iter().filter_map(|(_, block)| block.id)),
             }
         }
         Ok(named)
@@ -194,18 +208,18 @@ impl Logs {
 }
 
 impl Log {
-    fn append(&self, index: u64, id: Option<Id>) -> Result<()> {
+    fn append(&self, index: u64, block: Block) -> Result<()> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Error::Invalid("the upload has ended".to_owned()));
         }
         // Named before it is written: the collection may look at any time.
-        state.named.extend(id);
-        let written = state.file.write_all(&record(index, id));
+        state.named.extend(block.id);
+        let written = state.file.write_all(&record(index, block));
         // Half a record may be there: nothing may follow it.
         state.closed |= written.is_err();
         written.map_err(Error::of_disk)?;
-        state.blocks.insert(index, id);
+        state.blocks.insert(index, block);
         self.syncer.changed();
         let file = state.file.try_clone()?;
         drop(state);
@@ -229,14 +243,22 @@ mod tests {
         Id([byte; 32])
     }
 
+    fn block(byte: u8) -> Block {
+        Block { id: Some(id(byte)), checksum: id(byte + 100) }
+    }
+
+    fn zeros() -> Block {
+        Block { id: None, checksum: id(100) }
+    }
+
     #[test]
     fn a_log_is_read_again_and_the_last_record_of_an_index_counts() {
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::open(directory.path()).unwrap();
-        logs.append("snap-1", 7, Some(id(1))).unwrap();
-        logs.append("snap-1", 7, Some(id(2))).unwrap();
-        logs.append("snap-1", 9, None).unwrap();
-        let expected = Blocks::from([(7, Some(id(2))), (9, None)]);
+        logs.append("snap-1", 7, block(1)).unwrap();
+        logs.append("snap-1", 7, block(2)).unwrap();
+        logs.append("snap-1", 9, zeros()).unwrap();
+        let expected = Blocks::from([(7, block(2)), (9, zeros())]);
         assert_eq!(logs.blocks("snap-1").unwrap(), expected);
         let sorted = |mut named: Vec<Id>| {
             named.sort_unstable();
@@ -246,7 +268,7 @@ mod tests {
         let again = Logs::open(directory.path()).unwrap();
         assert_eq!(again.blocks("snap-1").unwrap(), expected);
         assert_eq!(sorted(again.named().unwrap()), [id(1), id(2)]);
-        again.append("snap-1", 1, Some(id(3))).unwrap();
+        again.append("snap-1", 1, block(3)).unwrap();
         assert_eq!(sorted(again.named().unwrap()), [id(2), id(3)], "1 is gone for good");
         again.remove("snap-1").unwrap();
         again.remove("snap-1").unwrap();
@@ -259,7 +281,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::open(directory.path()).unwrap();
         for bad in ["", "..", "a/b", ".a", "a\0"] {
-            assert!(matches!(logs.append(bad, 0, None), Err(Error::Invalid(_))), "{bad:?}");
+            assert!(matches!(logs.append(bad, 0, zeros()), Err(Error::Invalid(_))), "{bad:?}");
         }
     }
 
@@ -267,13 +289,13 @@ mod tests {
     fn after_a_full_disk_the_log_is_made_anew_of_what_is_whole() {
         let directory = tempfile::tempdir().unwrap();
         let logs = Logs::open(directory.path()).unwrap();
-        logs.append("snap-1", 1, Some(id(1))).unwrap();
+        logs.append("snap-1", 1, block(1)).unwrap();
         let log = logs.log("snap-1").unwrap();
         lock(&log.state).file = File::options().write(true).open("/dev/full").unwrap();
-        assert!(matches!(logs.append("snap-1", 2, Some(id(2))), Err(Error::Full)));
-        assert!(log.append(3, None).is_err(), "whoever still has it adds nothing to it");
-        logs.append("snap-1", 4, Some(id(4))).unwrap();
-        let expected = Blocks::from([(1, Some(id(1))), (4, Some(id(4)))]);
+        assert!(matches!(logs.append("snap-1", 2, block(2)), Err(Error::Full)));
+        assert!(log.append(3, zeros()).is_err(), "whoever still has it adds nothing to it");
+        logs.append("snap-1", 4, block(4)).unwrap();
+        let expected = Blocks::from([(1, block(1)), (4, block(4))]);
         assert_eq!(logs.blocks("snap-1").unwrap(), expected);
         assert_eq!(Logs::open(directory.path()).unwrap().blocks("snap-1").unwrap(), expected);
     }
@@ -282,17 +304,23 @@ mod tests {
         /// Whatever a crash leaves of the end: what is whole before it is read.
         #[test]
         fn a_torn_end_is_ignored(
-            records in prop::collection::vec((any::<u64>(), any::<Option<[u8; 32]>>()), 1..10),
+            records in prop::collection::vec(
+                (any::<u64>(), any::<Option<[u8; 32]>>(), any::<[u8; 32]>()),
+                1..10,
+            ),
             cut in any::<prop::sample::Index>(),
             junk in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let records: Vec<_> = records
                 .into_iter()
-                .map(|(index, id)| (index, id.map(Id).filter(|id| *id != NONE)))
+                .map(|(index, id, checksum)| {
+                    let id = id.map(Id).filter(|id| *id != NONE);
+                    (index, Block { id, checksum: Id(checksum) })
+                })
                 .collect();
             let mut bytes = MAGIC.to_vec();
-            for (index, id) in &records {
-                bytes.extend_from_slice(&record(*index, *id));
+            for (index, block) in &records {
+                bytes.extend_from_slice(&record(*index, *block));
             }
             let cut = cut.index(records.len() * RECORD + 1);
             bytes.truncate(MAGIC.len() + cut);
@@ -311,7 +339,7 @@ mod tests {
                 let logs = &logs;
                 scope.spawn(move || {
                     for index in 0..10 {
-                        logs.append("snap-2", thread * 10 + index, Some(id(1))).unwrap();
+                        logs.append("snap-2", thread * 10 + index, block(1)).unwrap();
                     }
                 });
             }

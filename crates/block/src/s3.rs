@@ -28,6 +28,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the bucket is and who asks.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct S3Config {
     /// `http://host:port`.
     pub endpoint: String,
@@ -98,15 +99,27 @@ impl S3 {
     /// # Errors
     /// [`Error::Invalid`] for a configuration that makes no sense, [`Error::Remote`].
     pub fn open(config: &S3Config) -> Result<Self> {
+        let store = S3::connect(config, true)?;
+        store.page(1, None)?;
+        Ok(store)
+    }
+
+    /// The same without a proof: the endpoint may be away.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn open_again(config: &S3Config) -> Result<Self> {
         S3::connect(config, true)
     }
 
-    /// The same to read only: puts and deletes answer an error.
+    /// As [`S3::open`], to read only: puts and deletes answer an error.
     ///
     /// # Errors
     /// As [`S3::open`].
     pub fn open_read_only(config: &S3Config) -> Result<Self> {
-        S3::connect(config, false)
+        let store = S3::connect(config, false)?;
+        store.page(1, None)?;
+        Ok(store)
     }
 
     fn connect(config: &S3Config, writable: bool) -> Result<Self> {
@@ -118,16 +131,14 @@ impl S3 {
             .thread_name("object-store")
             .enable_all()
             .build()?;
-        let store = S3 {
+        Ok(S3 {
             connections: Arc::new(Connections::new(config)?),
             runtime: Some(runtime),
             bucket: config.bucket.clone(),
             prefix: config.prefix.clone(),
             writable,
             damaged: Mutex::default(),
-        };
-        store.page(1, None)?;
-        Ok(store)
+        })
     }
 
     fn check_writable(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 /// Where blobs are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Config {
     /// A directory of this machine.
     Local {
@@ -63,6 +63,18 @@ impl Blobs {
         }))
     }
 
+    /// As [`Blobs::open`] for a store that was opened before, which must not answer at the moment:
+    /// what needs it fails, and can be tried again, until it does.
+    ///
+    /// # Errors
+    /// A directory that cannot be made, or a configuration that makes no sense.
+    pub fn open_again(config: &Config) -> Result<Self> {
+        match config {
+            Config::Local { .. } => Blobs::open(config),
+            Config::S3(config) => Ok(Blobs::new(Arc::new(S3::open_again(config)?))),
+        }
+    }
+
     /// Over any store.
     pub fn new(store: Arc<dyn BlobStore>) -> Self {
         Blobs(Arc::new(Inner {
@@ -82,16 +94,16 @@ impl Blobs {
     /// (or another hold) must name it when this is called.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if its root is not there, [`Error::Invalid`] if that is no name of a blob;
-    /// the store cannot be asked.
+    /// [`Error::NotFound`] if its root is not there, [`Error::Invalid`] if that is no name of a blob.
     pub fn hold(&self, content: &Content) -> Result<Pinned> {
         let root = root_of(content)?;
         let pinned = self.pinned();
         pinned.root(root);
         // A pass could not walk a pinned root that is not there, and would end.
-        match self.0.store.exists(root)? {
-            true => Ok(pinned),
-            false => Err(Error::NotFound(root)),
+        // A store that cannot be asked at the moment may well have it.
+        match self.0.store.exists(root) {
+            Ok(false) => Err(Error::NotFound(root)),
+            Ok(true) | Err(_) => Ok(pinned),
         }
     }
 

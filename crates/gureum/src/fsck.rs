@@ -228,7 +228,7 @@ impl Check<'_> {
     }
 
     fn blobs(&self, to_write: bool) -> Result<Blobs> {
-        let config = crate::serve::blob_store(&self.data);
+        let config = crate::blob_store::config(&self.data)?;
         let blobs = if to_write { Blobs::open(&config) } else { Blobs::open_read_only(&config) };
         blobs.context("the blob store cannot be opened")
     }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blob_store;
 mod coverage;
 mod credentials;
 mod down;
@@ -139,6 +140,10 @@ struct Serve {
     /// How the processors of virtual machines run.
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: Accelerator,
+    /// A file that says where the blocks of snapshots are kept (JSON, see docs/guide/volumes.md);
+    /// remembered for the next start [default: blobs/ in the data directory].
+    #[arg(long, value_name = "FILE")]
+    blob_store: Option<PathBuf>,
 }
 
 fn account_id(text: &str) -> Result<String, String> {

@@ -1,6 +1,6 @@
 //! `gureum serve`: opens the store, chooses the driver, joins the services, listens.
 
-use crate::{Accelerator, Auth, Driver, Serve, Switch, credentials, images};
+use crate::{Accelerator, Auth, Driver, Serve, Switch, blob_store, credentials, images};
 use anyhow::{Context, Result, bail};
 use base::key::Keys;
 use base::{Clock, Timestamp};
@@ -38,11 +38,6 @@ pub(crate) fn run(options: &Serve) -> Result<()> {
     runtime.block_on(serve(options, &data, listener, store))
 }
 
-/// Where the region's blobs are.
-pub(crate) fn blob_store(data: &Path) -> block::Config {
-    block::Config::Local { directory: data.join("blobs") }
-}
-
 /// Listens, waiting a moment for a daemon that was killed: a child that it was about to start holds
 /// the port until it executes its program.
 fn listen(address: std::net::SocketAddr) -> std::io::Result<std::net::TcpListener> {
@@ -66,10 +61,11 @@ async fn serve(
 ) -> Result<()> {
     let clock = region_clock(store.as_ref(), options.time_scale).await?;
     let keys: Arc<dyn Keys> = Arc::new(kms::KeyStore::open(data.join("kms"))?);
-    let blobs = block::Blobs::open(&blob_store(data)).context("the blob store cannot be opened")?;
+    let wanted = options.blob_store.as_deref();
+    let (blob_config, blobs) = blob_store::open(data, wanted, &store.snapshot(), &keys)?;
     let uploads = data.join("uploads");
     let direct = Arc::new(block::Direct::open(blobs.clone(), Arc::clone(&keys), &uploads)?);
-    let driver = driver(options, data, &clock, &blobs, &keys, &direct)?;
+    let driver = driver(options, data, &clock, (blob_config, &blobs), &keys, &direct)?;
     let simulated = driver.name() == "sim";
     let environment = Arc::new(Environment {
         account_id: options.account_id.clone(),
@@ -189,7 +185,7 @@ fn driver(
     options: &Serve,
     data: &Path,
     clock: &Clock,
-    blobs: &block::Blobs,
+    (blob_config, blobs): (block::Config, &block::Blobs),
     keys: &Arc<dyn Keys>,
     direct: &Arc<block::Direct>,
 ) -> Result<Arc<dyn base::machine::Driver>> {
@@ -219,7 +215,7 @@ fn driver(
             volumes: node::volume::Config {
                 data_dir: data.to_path_buf(),
                 blobs: blobs.clone(),
-                blob_config: blob_store(data),
+                blob_config,
                 direct: Arc::clone(direct),
                 keys: Arc::clone(keys),
                 storage: std::env::current_exe()?,

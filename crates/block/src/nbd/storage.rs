@@ -1,11 +1,13 @@
 //! Content of a snapshot as an export: what a volume that fills from it reads until it has filled.
 //!
 //! The export may be larger than the content; the rest is zeros. A block that is missing, damaged or
-//! encrypted with another key fails the reads that touch it (EIO) and no others. Who reads blocks
-//! one after the other finds the next ones in memory: each stream of reads has up to [`AHEAD`]
+//! encrypted with another key fails the reads that touch it (EIO) and no others. An object store that
+//! does not answer fails none at once: whoever reads waits, as a guest waits for a slow disk, until
+//! it answers again or [`PATIENCE`] is over. Who reads blocks one after the other finds the next ones in memory: each stream of reads has up to [`AHEAD`]
 //! blocks read ahead of it.
 
 use super::server::{Export, Extent, Piece};
+use crate::blob;
 use crate::read::Reader;
 use crate::store::{Blobs, Config};
 use crate::sync::lock;
@@ -24,9 +26,14 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Most blocks read ahead of one stream.
 const AHEAD: u64 = 4;
+/// How long a read waits for an object store that does not answer.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+/// From one try to the next; the store itself has tried for some seconds.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Streams that are told apart.
 const STREAMS: usize = 8;
 
@@ -183,6 +190,20 @@ impl Source {
     }
 }
 
+/// Reads until an object store that is away has answered.
+fn patiently<T>(read: impl Fn() -> blob::Result<T>) -> blob::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match read() {
+            Err(blob::Error::Remote(why)) if begun.elapsed() < PATIENCE => {
+                tracing::warn!(why, "a read waits for the object store");
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 /// A block as the owner of bytes.
 struct Block(Arc<Vec<u8>>);
 
@@ -214,14 +235,15 @@ impl Export for Source {
 
     fn read(&self, offset: u64, length: u32) -> io::Result<Vec<Piece>> {
         self.follow(offset, length);
-        Ok(self.pieces(offset, length, |index| self.reader.block(index))?)
+        Ok(self.pieces(offset, length, |index| patiently(|| self.reader.block(index)))?)
     }
 
     fn extents(&self, offset: u64, length: u32) -> io::Result<Vec<Extent>> {
         const BLOCK: u64 = BLOCK_BYTES as u64;
         let end = offset + u64::from(length);
         let last = end.div_ceil(BLOCK);
-        let indexes = self.reader.indexes(offset / BLOCK, (last - offset / BLOCK) as usize)?;
+        let (first, most) = (offset / BLOCK, (last - offset / BLOCK) as usize);
+        let indexes = patiently(|| self.reader.indexes(first, most))?;
         let mut extents = Vec::new();
         let mut at = offset;
         let mut until = |to: u64, zeros| {
@@ -336,6 +358,31 @@ mod tests {
         let socket = directory.join("source.sock");
         let owner = std::fs::metadata(directory).unwrap().uid();
         StorageOptions { blobs, content, data_key, socket, owner, size: 2 << 30 }
+    }
+
+    #[test]
+    fn a_read_waits_while_the_object_store_is_away() {
+        use crate::faulty::{Fault, Faulty, Operation};
+        let directory = tempfile::tempdir().unwrap();
+        let (config, content) = content(&directory.path().join("blobs"), &[0, 1], None);
+        let Config::Local { directory } = &config else { unreachable!() };
+        let local = crate::local::Local::open_read_only(directory).unwrap();
+        let store = Arc::new(Faulty::new(Arc::new(local)));
+        let blobs = Blobs::new(Arc::clone(&store) as Arc<dyn crate::BlobStore>);
+        let reader = Reader::open(&blobs, &content, None).unwrap();
+        let source = Source::new(reader, 1 << 30).unwrap();
+        store.fail(Operation::Get, 0, Fault::Remote);
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| flat(&source.read(0, 4096).unwrap()));
+            while store.met() == 0 {
+                std::thread::yield_now();
+            }
+            assert!(!read.is_finished());
+            store.heal();
+            assert_eq!(read.join().unwrap(), [1; 4096]);
+        });
+        store.fail(Operation::Get, 0, Fault::Disk);
+        assert!(source.read(BLOCK_BYTES as u64, 4096).is_err(), "a disk's error is told at once");
     }
 
     fn flat(pieces: &[Piece]) -> Vec<u8> {

@@ -42,6 +42,10 @@ fn an_upload_survives_a_crash_and_becomes_content() {
     .unwrap();
     put(&second, 5, &block(4)).unwrap();
     put(&second, 4000, &vec![0; BLOCK_BYTES]).unwrap();
+    // Of what was put, in the clear, in order of index (3, 5, 4000).
+    let blocks = [block(3), block(4), vec![0; BLOCK_BYTES]];
+    let sums: Vec<u8> = blocks.iter().flat_map(|block| block::Id::of(block).0).collect();
+    assert_eq!(second.checksum("snap-1").unwrap(), block::Id::of(&sums).0);
     let made = second.complete("snap-1", None, 4, key.as_ref()).unwrap();
     assert_eq!(made.full_bytes, 2 * BLOCK_BYTES as u64);
     let content = made.content(key.clone());

@@ -133,6 +133,12 @@ fn a_read_error_is_an_error_and_not_a_missing_blob() {
     // A directory under the name cannot be read, also by root.
     fs::create_dir(file(directory.path(), id)).unwrap();
     assert!(matches!(store.get(id), Err(Error::Io(_))));
+    assert!(store.put(&Blob::of(b"blob")).unwrap(), "a put heals that too");
+    assert_eq!(store.get(id).unwrap(), b"blob");
+    let other = Id::of(b"other");
+    fs::create_dir(file(directory.path(), other)).unwrap();
+    store.delete(other).unwrap();
+    assert_eq!(store.stored(other).unwrap(), None);
 }
 
 #[test]
