@@ -14,8 +14,9 @@ pub mod ebs;
 #[rustfmt::skip]
 pub mod ec2;
 #[rustfmt::skip]
+pub mod rbin;
+#[rustfmt::skip]
 pub mod sts;
 
 /// Every service.
-pub static SERVICES: &[&wire::ServiceModel] =
-    &[&dlm::SERVICE, &ebs::SERVICE, &ec2::SERVICE, &sts::SERVICE];
+pub static SERVICES: &[&wire::ServiceModel] = &[&dlm::SERVICE, &ebs::SERVICE, &ec2::SERVICE, &rbin::SERVICE, &sts::SERVICE];
