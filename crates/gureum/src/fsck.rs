@@ -67,11 +67,13 @@ struct Check<'a> {
 /// Runs `gureum fsck`.
 pub(crate) fn run(options: &Fsck) -> Result<()> {
     let data = options.data.path();
-    let path = data.join("region.redb");
     // Opening would make one.
-    if !path.is_dir() {
+    if !data.join("region.redb").is_dir() {
         bail!("there is no region in {}", data.display());
     }
+    // As the kernel names what processes have open.
+    let data = data.canonicalize()?;
+    let path = data.join("region.redb");
     let store = store::redb(&path).map_err(|error| match error {
         store::Error::Locked { .. } => anyhow::anyhow!(
             "a daemon serves the region in {}: stop it first (its machines may go on)",

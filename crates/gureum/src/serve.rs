@@ -27,6 +27,8 @@ pub(crate) fn run(options: &Serve) -> Result<()> {
     }
     let data = options.data.path();
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+    // The processes that serve disks work in it, and outlive this one: to them it is not relative.
+    let data = data.canonicalize()?;
     // Before anything is started: a second daemon on this port must change nothing.
     let listener = listen(options.listen).with_context(|| {
         format!("cannot listen on {} (is another region running? choose --listen)", options.listen)
