@@ -191,17 +191,16 @@ fn visible_in(call: &mut Call<'_>, region: &str, id: &str) -> Result<Arc<Image>,
     check_id(id)?;
     let account = call.account();
     let own = key::of(region, key::IMAGE, account, id);
-    let record_key = match call.snapshot().get(&own) {
-        Some(_) => Some(own),
-        None => call
-            .snapshot()
-            .scan(&prefix(region))
-            .find(|kv| kv.key().rsplit('/').next() == Some(id))
-            .map(|kv| kv.key().to_owned()),
-    };
-    let image = match record_key {
-        Some(record_key) => call.get::<Image>(&record_key)?,
-        None => None,
+    let image = match call.get::<Image>(&own)? {
+        Some(image) => Some(image),
+        None => {
+            let other = call
+                .snapshot()
+                .scan(&prefix(region))
+                .find(|kv| kv.key().rsplit('/').next() == Some(id))
+                .map(|kv| kv.key().to_owned());
+            other.map_or(Ok(None), |record_key| call.get::<Image>(&record_key))?
+        }
     };
     image.filter(|image| image.is_usable_by(account)).ok_or_else(|| not_found(&[id]))
 }

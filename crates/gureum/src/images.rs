@@ -202,7 +202,10 @@ impl Publisher {
                 .await??
         } else {
             let (disk, format) = (self.disk(&manifest), manifest.disk_format.clone());
-            let scratch = self.images.join(format!(".publishing-{}", manifest.key));
+            // What is left here by a kill is removed at the next start.
+            let scratch = self.images.with_file_name("scratch");
+            std::fs::create_dir_all(&scratch)?;
+            let scratch = scratch.join(format!("image-{}", manifest.key));
             tokio::task::spawn_blocking(move || {
                 let done = ingest(&blobs, &disk, &format, size_gib, &scratch);
                 let _ = std::fs::remove_file(&scratch);
