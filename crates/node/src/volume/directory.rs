@@ -9,9 +9,9 @@
 //! volumes/vol-….gone          being removed
 //! ```
 //!
-//! A layer is copied rather than made by qemu-img, since making one with LUKS takes two seconds
-//! (libgcrypt's key derivation is measured each time, QEMU 10.0.2) and a snapshot must not. So
-//! all layers of a volume share one LUKS master key, as all sectors of any disk do.
+//! A layer is copied rather than made by qemu-img, since making one with LUKS takes seconds (see
+//! [`super::luks`]) and a snapshot must not. So all layers of a volume share one LUKS master key, as
+//! all sectors of any disk do; those of two volumes never do.
 //!
 //! Files belong to the user whose process has the volume. What such a process may have written is
 //! never opened with more rights than it had.
@@ -27,6 +27,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 /// User of volumes that no machine has.
 pub(crate) const IDLE_USER: u32 = 1_899_999_998;
@@ -260,7 +261,18 @@ impl Directory {
         // Others may pass through, since QEMU opens its layers here; they may not look around.
         fs::set_permissions(&new, Permissions::from_mode(0o711))?;
         let made = (|| {
-            make_empty(qemu_img, &new.join("empty.qcow2"), record.bytes(), passphrase)?;
+            let empty = new.join("empty.qcow2");
+            match passphrase {
+                None => make_empty(qemu_img, &empty, record.bytes(), None)?,
+                Some(passphrase) => {
+                    fs::copy(self.encrypted(qemu_img)?, &empty)?;
+                    let mut file = OpenOptions::new().read(true).write(true).open(&empty)?;
+                    super::luks::rekey(&mut file, passphrase)?;
+                    if record.bytes() > GIB {
+                        resize(qemu_img, &empty, record.bytes(), Some(passphrase))?;
+                    }
+                }
+            }
             for layer in &record.layers {
                 copy_layer(&new, layer.number, IDLE_USER)?;
             }
@@ -273,6 +285,21 @@ impl Directory {
         }
         fs::rename(&new, &self.path)?;
         sync(&self.volumes)
+    }
+
+    /// An empty encrypted layer of a GiB, whose own key nothing is ever encrypted with.
+    fn encrypted(&self, qemu_img: &Path) -> io::Result<PathBuf> {
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _one = super::locked(&MAKING);
+        let path = self.volumes.with_file_name("encrypted-layer.qcow2");
+        if !path.exists() {
+            let new = path.with_extension("new");
+            // Of no meaning.
+            make_empty(qemu_img, &new, GIB, Some("replaced"))?;
+            File::open(&new)?.sync_all()?;
+            fs::rename(&new, &path)?;
+        }
+        Ok(path)
     }
 
     /// The record; `None` without one.
@@ -317,16 +344,7 @@ impl Directory {
         passphrase: Option<&str>,
         qemu_img: &Path,
     ) -> io::Result<()> {
-        let file = self.path.join("empty.qcow2");
-        let mut options = format!("driver=qcow2,file.filename={}", escape(&file)?);
-        if passphrase.is_some() {
-            options.push_str(",encrypt.key-secret=key");
-        }
-        let mut command = Command::new(qemu_img);
-        command.args(["resize", "-q"]);
-        with_secret(&mut command, passphrase);
-        command.arg("--image-opts").arg(options).arg(bytes.to_string());
-        run(command, passphrase)
+        resize(qemu_img, &self.path.join("empty.qcow2"), bytes, passphrase)
     }
 
     /// Size of the layer's data, bytes on disk.
@@ -466,6 +484,18 @@ fn copy_layer(directory: &Path, number: u32, user: u32) -> io::Result<()> {
     output.sync_all()?;
     // The record that is written next makes the directory durable.
     fs::rename(&new, directory.join(format!("{number}.qcow2")))
+}
+
+fn resize(qemu_img: &Path, file: &Path, bytes: u64, passphrase: Option<&str>) -> io::Result<()> {
+    let mut options = format!("driver=qcow2,file.filename={}", escape(file)?);
+    if passphrase.is_some() {
+        options.push_str(",encrypt.key-secret=key");
+    }
+    let mut command = Command::new(qemu_img);
+    command.args(["resize", "-q"]);
+    with_secret(&mut command, passphrase);
+    command.arg("--image-opts").arg(options).arg(bytes.to_string());
+    run(command, passphrase)
 }
 
 fn make_empty(

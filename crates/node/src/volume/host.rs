@@ -102,7 +102,9 @@ pub(crate) struct Bucket {
 impl Throttle {
     /// `ThrottleLimits` of QEMU's schema.
     fn limits(&self) -> Value {
-        let mut limits = json!({ "iops-size": self.operation_bytes });
+        // QEMU refuses a size of operations whose number is not limited.
+        let counted = if self.operations.average == 0 { 0 } else { self.operation_bytes };
+        let mut limits = json!({ "iops-size": counted });
         for (name, bucket) in [("iops-total", self.operations), ("bps-total", self.bytes)] {
             limits[name] = bucket.average.into();
             let burst = if bucket.average == 0 { 0 } else { bucket.burst };

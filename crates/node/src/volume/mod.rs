@@ -24,6 +24,7 @@ pub(crate) mod host;
 mod jobs;
 mod keeper;
 mod limits;
+mod luks;
 mod source;
 mod state;
 mod task;
