@@ -255,3 +255,46 @@ def test_with_aws_cli(aws, ec2, volume):
     assert [s["Description"] for s in found["Snapshots"]] == ["by hand"]
     aws("ec2", "delete-snapshot", "--snapshot-id", made["SnapshotId"])
     assert refusal(ec2.describe_snapshots, SnapshotIds=[made["SnapshotId"]])[0] == "InvalidSnapshot.NotFound"
+
+
+def test_the_recycle_bin(tmp_path):
+    with Daemon(binary(), tmp_path, ["--driver", "sim", "--time-scale", "20000"]) as daemon:
+        ec2, rbin = daemon.client("ec2", "us-east-1"), daemon.client("rbin", "us-east-1")
+        rule = rbin.create_rule(
+            ResourceType="EBS_SNAPSHOT",
+            RetentionPeriod={"RetentionPeriodValue": 10, "RetentionPeriodUnit": "DAYS"},
+            ResourceTags=[{"ResourceTagKey": "keep", "ResourceTagValue": "yes"}],
+            Tags=[{"Key": "a", "Value": "b"}],
+        )
+        assert rule["Status"] == "available" and rule["LockState"] == "unlocked"
+        assert rbin.list_tags_for_resource(ResourceArn=rule["RuleArn"])["Tags"] == [{"Key": "a", "Value": "b"}]
+        disk = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+        waiter(ec2, "volume_available", VolumeIds=[disk])
+
+        def deleted(*tags):
+            name = completed(ec2, ec2.create_snapshot(VolumeId=disk)["SnapshotId"])
+            if tags:
+                ec2.create_tags(Resources=[name], Tags=[{"Key": key, "Value": value} for key, value in tags])
+            ec2.delete_snapshot(SnapshotId=name)
+            return name
+
+        deleted()
+        kept = deleted(("keep", "yes"))
+
+        def in_bin():
+            return [snapshot["SnapshotId"] for snapshot in ec2.list_snapshots_in_recycle_bin()["Snapshots"]]
+
+        assert in_bin() == [kept]
+        assert refusal(ec2.describe_snapshots, SnapshotIds=[kept])[0] == "InvalidSnapshot.NotFound"
+        assert ec2.restore_snapshot_from_recycle_bin(SnapshotId=kept)["State"] == "completed"
+        assert shown(ec2, kept)["State"] == "completed" and in_bin() == []
+        rbin.update_rule(
+            Identifier=rule["Identifier"],
+            RetentionPeriod={"RetentionPeriodValue": 1, "RetentionPeriodUnit": "DAYS"},
+        )
+        ec2.delete_snapshot(SnapshotId=kept)
+        wait_for(lambda: in_bin() == [], "the day in the bin to be over")
+        assert refusal(ec2.restore_snapshot_from_recycle_bin, SnapshotId=kept)[0] == "InvalidSnapshot.NotFound"
+        rbin.delete_rule(Identifier=rule["Identifier"])
+        (code, _, status) = refusal(rbin.get_rule, Identifier=rule["Identifier"])
+        assert (code, status) == ("ResourceNotFoundException", 404)

@@ -13,6 +13,7 @@ pub mod content;
 pub mod ebs_direct;
 pub mod image;
 pub mod record;
+pub mod recycle_bin;
 pub mod region;
 
 mod account;
@@ -26,7 +27,6 @@ mod key_pair;
 mod launch;
 mod machine_plan;
 mod network_plan;
-mod recycle_bin;
 mod security_group;
 mod snapshot;
 mod snapshot_reconciler;

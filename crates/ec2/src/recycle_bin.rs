@@ -6,7 +6,19 @@
 
 use crate::record::snapshot::Recycled;
 use crate::record::{RecycleBinRule, Tags, key};
+use service::operation::Service;
 use service::{Call, Error};
+
+mod rule;
+
+/// The service as the dispatcher serves it.
+pub fn service() -> Service {
+    Service {
+        model: &model::rbin::SERVICE,
+        operations: rule::OPERATIONS.iter().collect(),
+        set_up: None,
+    }
+}
 
 const DAY_MILLIS: i64 = 24 * 3_600_000;
 

@@ -9,7 +9,13 @@ use std::fmt::Write as _;
 
 /// All services of the binary.
 pub(crate) fn services() -> Vec<Service> {
-    vec![ec2::service(), ec2::ebs_direct::service(), iam::sts_service(), dlm::service()]
+    vec![
+        ec2::service(),
+        ec2::ebs_direct::service(),
+        ec2::recycle_bin::service(),
+        iam::sts_service(),
+        dlm::service(),
+    ]
 }
 
 /// The README's table: a line a service.
