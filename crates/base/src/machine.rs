@@ -56,23 +56,17 @@ pub enum Wanted {
     Running { start: u32, reboots: u32 },
     /// Be off, disks kept. Without `force` the guest gets an ACPI power button first.
     Stopped { force: bool },
-    /// Be gone: process, directory and every volume with `delete_on_termination`.
+    /// Be gone: process and directory; its volumes are let go of.
     Terminated,
 }
 
-/// One disk.
+/// One disk; what it is stands in its [`crate::volume::Spec`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// `vol-…`; becomes the disk's serial, without the dash (20 bytes).
     pub id: String,
     /// Name that the API shows: `/dev/xvda`, `/dev/sdf`.
     pub device_name: String,
-    /// Size, GiB.
-    pub size_gib: u32,
-    /// Image key to start from; `None` is an empty disk.
-    pub source: Option<String>,
-    /// Whether terminating the instance deletes it.
-    pub delete_on_termination: bool,
 }
 
 /// One disk of the instance store.

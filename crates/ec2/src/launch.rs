@@ -367,13 +367,10 @@ fn stage_volume(
     };
     let at = key::of(call.region, key::VOLUME, call.account(), &id);
     call.put(&at, record);
-    let is_root = device.name == plan.image.root_device_name;
     AttachedVolume {
         volume_id: id,
         device_name: device.name.clone(),
         delete_on_termination: device.delete_on_termination,
-        size_gib: device.shape.size_gib,
-        source: (is_root && !plan.image.key.is_empty()).then(|| plan.image.key.clone()),
         attached: created,
         state: AttachmentState::Attached,
         forced: false,

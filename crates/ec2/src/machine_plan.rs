@@ -60,9 +60,6 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
             .map(|volume| machine::Volume {
                 id: volume.volume_id.clone(),
                 device_name: volume.device_name.clone(),
-                size_gib: volume.size_gib,
-                source: volume.source.clone(),
-                delete_on_termination: volume.delete_on_termination,
             })
             .collect(),
         forced_off: forced_off(instance).cloned().collect(),
@@ -179,15 +176,13 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
         let AttachedVolume {
             volume_id,
             device_name,
-            delete_on_termination,
-            size_gib,
-            source,
+            delete_on_termination: _,
             attached: _,
             // Who is there and who is not is what counts.
             state: _,
             forced: _,
         } = volume;
-        (volume_id, device_name, delete_on_termination, size_gib, source).hash(&mut hash);
+        (volume_id, device_name).hash(&mut hash);
     }
     for volume_id in forced_off(instance) {
         volume_id.hash(&mut hash);

@@ -360,10 +360,6 @@ pub struct AttachedVolume {
     pub device_name: String,
     /// DeleteOnTermination.
     pub delete_on_termination: bool,
-    /// GiB.
-    pub size_gib: u32,
-    /// Image key that it started from.
-    pub source: Option<String>,
     /// When it was attached.
     pub attached: Timestamp,
     /// How far. A launch's volumes are `Attached` from the start and show as the instance does.

@@ -474,9 +474,6 @@ mod tests {
         machine.volumes.push(base::machine::Volume {
             id: "vol-1".to_owned(),
             device_name: "/dev/sdf".to_owned(),
-            size_gib: 8,
-            source: None,
-            delete_on_termination: false,
         });
         driver.apply(machine.clone());
         wait();

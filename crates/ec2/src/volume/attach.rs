@@ -96,8 +96,6 @@ pub(crate) fn attach_volume(
         volume_id: volume.id.clone(),
         device_name: device,
         delete_on_termination: false,
-        size_gib: volume.size_gib,
-        source: None,
         attached: instance::whole_second(call.now),
         state: if is_off { AttachmentState::Attached } else { AttachmentState::Attaching },
         forced: false,

@@ -237,13 +237,7 @@ mod tests {
     fn spec() -> Spec {
         let mut metadata = Metadata::default();
         metadata.leaves.insert("meta-data/instance-type".to_owned(), "t3.micro".to_owned());
-        let volume = |id: &str| Volume {
-            id: id.to_owned(),
-            device_name: "/dev/xvda".to_owned(),
-            size_gib: 8,
-            source: None,
-            delete_on_termination: true,
-        };
+        let volume = |id: &str| Volume { id: id.to_owned(), device_name: "/dev/xvda".to_owned() };
         Spec {
             id: "i-0123456789abcdef0".to_owned(),
             region: "us-east-1".to_owned(),

@@ -172,13 +172,7 @@ fn publish(images: &Path, key: &str, boot: Boot) {
 
 /// A volume in a machine's spec.
 pub fn attached(id: &str) -> Volume {
-    Volume {
-        id: id.to_owned(),
-        device_name: "/dev/xvda".to_owned(),
-        size_gib: 1,
-        source: None,
-        delete_on_termination: true,
-    }
+    Volume { id: id.to_owned(), device_name: "/dev/xvda".to_owned() }
 }
 
 /// An empty volume of 1 GiB.
