@@ -26,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Who reads so many bytes wants to be told how far it is.
+const WORTH_TELLING: u64 = 4 << 30;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -264,7 +267,7 @@ impl Check<'_> {
         let told = AtomicU64::new(0);
         let progress = |done: u64, total: u64| {
             let tenths = done * 10 / total.max(1);
-            if told.fetch_max(tenths, Ordering::Relaxed) < tenths {
+            if total > WORTH_TELLING && told.fetch_max(tenths, Ordering::Relaxed) < tenths {
                 eprintln!("{} % of {} read", tenths * 10, size(total));
             }
             ControlFlow::Continue(())

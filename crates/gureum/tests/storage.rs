@@ -76,13 +76,15 @@ async fn it_serves_until_it_is_told_to_end_and_another_takes_over() {
     assert_eq!(client.read(offset, 1).await.unwrap(), [9], "the terminal is gone");
 
     let mut second = serving(&options);
+    assert_eq!(client.read(offset, 1).await.unwrap(), [9], "the first has a client");
     signal(&first, Signal::TERM);
     assert!(ended(&mut first).success());
     assert!(client.read(offset, 1).await.is_err());
     let client = Client::connect(&options.socket, "", &[]).await.unwrap();
     assert_eq!(client.read(offset, 1).await.unwrap(), [9]);
-    second.kill().unwrap();
-    ended(&mut second);
+    client.close().await;
+    std::fs::remove_file(&options.socket).unwrap();
+    assert!(ended(&mut second).success(), "nobody needs it");
 }
 
 #[test]
