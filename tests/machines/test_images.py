@@ -68,7 +68,7 @@ def published(region, ec2):
         timed_build(key)
         (region.directory / "images" / key).symlink_to(DATA / "images" / key)
         found = [{"Name": "name", "Values": [pattern]}]
-        wait_for(lambda: ec2.describe_images(Filters=found)["Images"], f"an AMI {pattern}", 20)
+        wait_for(lambda: ec2.describe_images(Filters=found)["Images"], f"an AMI {pattern}", 120)
 
     return publish
 
@@ -188,7 +188,7 @@ def test_disk_that_somebody_brings_is_booted_by_firmware(region, ec2, key, group
     listing = [binary(), "image", "list", "--data-dir", str(region.directory)]
     assert name in subprocess.run(listing, check=True, capture_output=True, text=True).stdout
     found = [{"Name": "name", "Values": [name]}]
-    wait_for(lambda: ec2.describe_images(Filters=found)["Images"], "the AMI", 20)
+    wait_for(lambda: ec2.describe_images(Filters=found)["Images"], "the AMI", 60)
     machine = launch(ec2, key, [group], pattern=name)
     machine.wait_state("running")
     wait_for(lambda: said in machine.console(), "its words on the console", 60, 0.1)
@@ -226,3 +226,86 @@ def test_what_is_no_disk_or_reaches_beyond_itself_is_refused(region, tmp_path, k
         assert word in done.stderr, done.stderr
     assert sorted((region.directory / "images").rglob("*")) == before
     assert file.exists()
+
+
+# Images that people make.
+
+
+def task(describe, list_name, id_name, name):
+    """An import or export that has ended well."""
+
+    def ended():
+        (found,) = describe(**{id_name: [name]})[list_name]
+        return found if found["Status"] != "active" else None
+
+    done = wait_for(ended, name, 240, 0.2)
+    assert done["Status"] == "completed", done
+    return done
+
+
+@pytest.mark.parametrize("disk_format, as_qemu", [("RAW", "raw"), ("VMDK", "vmdk"), ("VHD", "vpc"), ("QCOW2", "qcow2")])
+def test_disks_come_and_go_through_buckets(region, ec2, key, group, tmp_path, disk_format, as_qemu):
+    said = f"Hello from the first sector of a {disk_format} disk"
+    raw = raw_disk(tmp_path / "disk.raw", boot_sector(said + "\r\n"))
+    bucket = region.directory / "buckets" / "disks"
+    (bucket / "in").mkdir(parents=True, exist_ok=True)
+    command = ["qemu-img", "convert", "-f", "raw", "-O", as_qemu, str(raw), str(bucket / "in" / as_qemu)]
+    subprocess.run(command, check=True)
+    disk = {"Format": disk_format, "UserBucket": {"S3Bucket": "disks", "S3Key": f"in/{as_qemu}"}}
+    imported = ec2.import_image(DiskContainers=[disk])["ImportTaskId"]
+    made = task(ec2.describe_import_image_tasks, "ImportImageTasks", "ImportTaskIds", imported)["ImageId"]
+    (bucket / "in" / as_qemu).unlink()
+    machine = launch(ec2, key, [group], pattern=imported)
+    machine.wait_state("running")
+    wait_for(lambda: said in machine.console(), "its words on the console", 120, 0.1)
+    ec2.terminate_instances(InstanceIds=[machine.id])
+    if disk_format == "QCOW2":
+        return  # AWS exports none.
+    exported = ec2.export_image(
+        ImageId=made, DiskImageFormat=disk_format, S3ExportLocation={"S3Bucket": "disks", "S3Prefix": "out/"}
+    )["ExportImageTaskId"]
+    task(ec2.describe_export_image_tasks, "ExportImageTasks", "ExportImageTaskIds", exported)
+    written = bucket / "out" / f"{exported}.{disk_format.lower()}"
+    back = tmp_path / "back.raw"
+    subprocess.run(["qemu-img", "convert", "-f", as_qemu, "-O", "raw", str(written), str(back)], check=True)
+    with back.open("rb") as file:
+        assert file.read(512) == boot_sector(said + "\r\n")
+    machine.wait_state("terminated", 60)
+    ec2.deregister_image(ImageId=made, DeleteAssociatedSnapshots=True)
+
+
+def test_images_made_of_a_machine_boot_as_it_does(ec2, published, key, group):
+    published("micro", "gureum-micro-*")
+    source = launch(ec2, key, [group])
+    source.wait_state("running")
+    boot = source.ssh("cat /proc/sys/kernel/random/boot_id")
+    # Not synchronised: what is in memory is written by the reboot before the disks are cut.
+    source.ssh("echo written | sudo tee /kept")
+    made = ec2.create_image(InstanceId=source.id, Name="with a reboot")["ImageId"]
+
+    def state(name):
+        return ec2.describe_images(ImageIds=[name])["Images"][0]["State"]
+
+    wait_for(lambda: state(made) == "available", "the image", 300, 0.2)
+    wait_for(lambda: source.ssh("cat /proc/sys/kernel/random/boot_id") != boot, "the reboot", 240, 0.5)
+    ec2.terminate_instances(InstanceIds=[source.id])
+    root = ec2.describe_images(ImageIds=[made])["Images"][0]["BlockDeviceMappings"][0]
+    secret = ec2.copy_image(SourceRegion=REGION, SourceImageId=made, Name="secret", Encrypted=True)["ImageId"]
+    ec2.deregister_image(ImageId=made)
+    mapping = {"DeviceName": root["DeviceName"], "Ebs": {"SnapshotId": root["Ebs"]["SnapshotId"]}}
+    registered = ec2.register_image(
+        Name="registered",
+        Architecture="x86_64",
+        VirtualizationType="hvm",
+        EnaSupport=True,
+        RootDeviceName=root["DeviceName"],
+        BlockDeviceMappings=[mapping],
+    )["ImageId"]
+    wait_for(lambda: state(secret) == "available", "the copy", 300, 0.2)
+    for name in ("registered", "secret"):
+        child = launch(ec2, key, [group], pattern=name)
+        child.wait_state("running")
+        assert child.ssh("cat /kept") == "written", name
+        ec2.terminate_instances(InstanceIds=[child.id])
+    ec2.deregister_image(ImageId=secret, DeleteAssociatedSnapshots=True)
+    ec2.deregister_image(ImageId=registered, DeleteAssociatedSnapshots=True)
