@@ -379,8 +379,8 @@ impl base::machine::Driver for Driver {
     }
 }
 
-/// Ends every machine of a data directory in an orderly way, or after a grace with force, and
-/// blocks until that is done. Their disks stay. No driver may be running on the directory.
+/// Ends every machine of a data directory in an orderly way, or after a grace with force, then what
+/// served their volumes, and blocks until that is done. Their disks stay. No driver may be running on the directory.
 ///
 /// # Errors
 /// The directory could not be read.
@@ -395,6 +395,7 @@ pub fn stop_all(data_dir: &Path) -> io::Result<()> {
         }
         stops.join_all().await;
     });
+    volume::stop_processes(data_dir);
     Ok(())
 }
 

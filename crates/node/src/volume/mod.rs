@@ -17,14 +17,18 @@
 //! decides nothing about volumes (no attachment, no retention), and deletes none that nobody told
 //! it to.
 
+mod attach;
 pub mod check;
 mod cut;
 mod directory;
 pub(crate) mod host;
+mod image_file;
 mod jobs;
 mod keeper;
 mod limits;
 mod luks;
+mod processes;
+mod snapshots;
 mod source;
 mod state;
 mod task;
@@ -141,6 +145,11 @@ enum Ask {
     Rebooting { machine: String, reboots: u32, answer: oneshot::Sender<()> },
     /// Its owner says something.
     Event(host::Event),
+}
+
+/// Ends the processes that serve volumes of a data directory, which no daemon and no machine uses.
+pub(crate) fn stop_processes(data_dir: &std::path::Path) {
+    keeper::kill_strays(data_dir, &[]);
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
