@@ -293,8 +293,10 @@ impl Directory {
         let _one = super::locked(&MAKING);
         let path = self.volumes.with_file_name("encrypted-layer.qcow2");
         if !path.exists() {
-            let new = path.with_extension("new");
-            // Of no meaning.
+            // One that a daemon before is still making is another's.
+            let new = path.with_extension(format!("{}.new", std::process::id()));
+            remove_file(&new)?;
+            // The passphrase is of no meaning.
             make_empty(qemu_img, &new, GIB, Some("replaced"))?;
             File::open(&new)?.sync_all()?;
             fs::rename(&new, &path)?;
@@ -363,10 +365,7 @@ impl Directory {
     /// # Errors
     /// What the file system says.
     pub(crate) fn remove_layer(&self, number: u32) -> io::Result<()> {
-        match fs::remove_file(self.layer_path(number)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_file(&self.layer_path(number))
     }
 
     /// Gives the layers to a user.
@@ -440,6 +439,12 @@ impl Directory {
 /// # Errors
 /// What the file system says.
 pub(crate) fn volumes(data_dir: &Path) -> io::Result<Vec<String>> {
+    for entry in fs::read_dir(data_dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("encrypted-layer.") && name.ends_with(".new") {
+            remove_file(&data_dir.join(name))?;
+        }
+    }
     let path = data_dir.join("volumes");
     let mut found = Vec::new();
     for entry in fs::read_dir(&path)? {
@@ -453,6 +458,13 @@ pub(crate) fn volumes(data_dir: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(found)
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {

@@ -122,6 +122,10 @@ impl Volume {
             Ok(false) => {}
             Err(message) => {
                 tracing::warn!(id = self.handle.id, message, kind = ?work.kind, "work failed");
+                if matches!(work.kind, Kind::Fill { .. }) {
+                    self.unfilled =
+                        Some(format!("not all of the snapshot can be read or kept: {message}"));
+                }
                 let what = match work.kind {
                     Kind::Fill { .. } => "fill",
                     Kind::Merge(_) => "merge",
@@ -167,6 +171,7 @@ impl Volume {
         if let Some(record) = &mut self.record {
             record.filled = true;
         }
+        self.unfilled = None;
         self.save().await;
         self.spare_server().await;
         self.publish();
@@ -332,6 +337,10 @@ impl Volume {
             },
             Err(message) => {
                 tracing::warn!(id, message, ?kind, "a job of a volume failed");
+                if kind == JobKind::Stream {
+                    self.unfilled =
+                        Some(format!("not all of the snapshot can be read or kept: {message}"));
+                }
                 let what = if kind == JobKind::Stream { "fill" } else { "merge" };
                 self.put_off(what, JOB_AGAIN);
             }

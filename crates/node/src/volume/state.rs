@@ -58,7 +58,11 @@ impl Volume {
                 .collect(),
             filled_percent,
             burst_balance: balance.and_then(|balance| balance.percent(&limits)).map(coarse),
-            impaired: self.impaired.as_ref().map(|impaired| impaired.reason.clone()),
+            impaired: self
+                .impaired
+                .as_ref()
+                .map(|impaired| impaired.reason.clone())
+                .or_else(|| self.unfilled.clone()),
             snapshots,
         })
     }
