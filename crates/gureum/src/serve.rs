@@ -191,10 +191,16 @@ fn driver(
     keys: &Arc<dyn Keys>,
     direct: &Arc<block::Direct>,
 ) -> Result<Arc<dyn base::machine::Driver>> {
-    let simulated = || {
+    let simulated = || -> Result<Arc<dyn base::machine::Driver>> {
         let launch = Duration::from_millis(options.sim_launch_time);
         let cut = node::sim::cut_into(blobs.clone(), Arc::clone(keys));
-        Arc::new(node::sim::Driver::new(clock.clone(), launch, cut)) as Arc<dyn base::machine::Driver>
+        let tasks = |announce| {
+            let (blobs, keys, direct) = (blobs.clone(), Arc::clone(keys), Arc::clone(direct));
+            let runtime = tokio::runtime::Handle::current();
+            node::volume::Tasks::new(data, blobs, keys, direct, runtime, announce)
+        };
+        let driver = node::sim::Driver::new(clock.clone(), launch, cut).with_tasks(tasks)?;
+        Ok(Arc::new(driver))
     };
     let real = || -> Result<Arc<dyn base::machine::Driver>> {
         // QEMU runs unprivileged and reaches its files through this directory.
@@ -228,13 +234,13 @@ fn driver(
         Ok(node::qemu::Driver::start(config)?)
     };
     match options.driver {
-        Driver::Sim => Ok(simulated()),
+        Driver::Sim => simulated(),
         Driver::Qemu => real().context("the qemu driver cannot start (gureum doctor says more)"),
         Driver::Auto => match real() {
             Ok(driver) => Ok(driver),
             Err(error) => {
                 tracing::warn!("instances are simulated, since {error:#}");
-                Ok(simulated())
+                simulated()
             }
         },
     }

@@ -20,6 +20,7 @@ mod volumes;
 
 pub use volumes::{Cut, cut_into};
 
+use crate::volume::Tasks;
 use base::machine::{Console, ExitCause, Spec, State, Wanted};
 use base::volume;
 use base::{Clock, Timestamp};
@@ -31,12 +32,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 use volumes::Volumes;
 
-type Listener = Box<dyn Fn(&str) + Send + Sync>;
+/// What is called with the id of a thing whose state changed.
+pub type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// The simulated node.
 pub struct Driver {
     shared: Arc<Shared>,
     volumes: Arc<Volumes>,
+    tasks: Option<Tasks>,
     launch_time: Duration,
     /// Machines whose launch ends later; made when the first one does.
     launches: OnceLock<mpsc::Sender<(Timestamp, Box<str>)>>,
@@ -165,9 +168,30 @@ impl Driver {
         Driver {
             shared: Arc::new(shared),
             volumes: Arc::new(Volumes::new(cut)),
+            tasks: None,
             launch_time,
             launches: OnceLock::new(),
         }
+    }
+
+    /// The same driver with a runner for copies, imports, exports and uploads, which are real here
+    /// too: `start` makes it, given what to call with a task's id when its state changed. Without
+    /// one, tasks wait for ever.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn with_tasks(
+        mut self,
+        start: impl FnOnce(Listener) -> io::Result<Tasks>,
+    ) -> io::Result<Self> {
+        let shared = Arc::downgrade(&self.shared);
+        let announce = move |id: &str| {
+            if let Some(shared) = shared.upgrade() {
+                shared.announce(id);
+            }
+        };
+        self.tasks = Some(start(Box::new(announce))?);
+        Ok(self)
     }
 
     /// The guest powers itself off, as `poweroff` inside it does. Whether the machine ran.
@@ -252,13 +276,21 @@ impl volume::Driver for Driver {
         self.volumes.forget(id);
     }
 
-    fn apply_task(&self, _: volume::Task) {}
-
-    fn task_state(&self, _: &str) -> Option<volume::SnapshotState> {
-        None
+    fn apply_task(&self, task: volume::Task) {
+        if let Some(tasks) = &self.tasks {
+            tasks.apply(task);
+        }
     }
 
-    fn forget_task(&self, _: &str) {}
+    fn task_state(&self, id: &str) -> Option<volume::SnapshotState> {
+        self.tasks.as_ref()?.state(id)
+    }
+
+    fn forget_task(&self, id: &str) {
+        if let Some(tasks) = &self.tasks {
+            tasks.forget(id);
+        }
+    }
 }
 
 impl base::machine::Driver for Driver {
