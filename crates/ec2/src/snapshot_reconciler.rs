@@ -202,6 +202,7 @@ fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
         if call.environment.driver.task_state(id).is_some() {
             call.effect(Effect::ForgetTask(id.to_owned()));
         }
+        call.effect(Effect::UnlistenAll);
         return drop_upload(call, id);
     };
     let observed = observe(call, &snapshot)?;

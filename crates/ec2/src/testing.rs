@@ -294,7 +294,10 @@ impl Region {
                 Effect::ForgetVolume(volume) => self.driver.forget_volume(&volume),
                 Effect::Task(task) => self.driver.apply_task(*task),
                 Effect::ForgetTask(task) => self.driver.forget_task(&task),
-                Effect::Again(_) | Effect::Listen(_) | Effect::Unlisten(_) => {}
+                Effect::Again(_)
+                | Effect::Listen(_)
+                | Effect::Unlisten(_)
+                | Effect::UnlistenAll => {}
             }
         }
         Ok(answer)

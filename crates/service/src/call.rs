@@ -113,6 +113,8 @@ pub enum Effect {
     Listen(String),
     /// Listen no longer.
     Unlisten(String),
+    /// Listen to nothing any more: what the key was about is gone.
+    UnlistenAll,
     /// Hand the wanted network to the driver.
     Network(Box<base::network::Plan>),
     /// Run the reconciler for this key again at this time of the region.

@@ -63,6 +63,8 @@ struct Queue {
     timers: BinaryHeap<Reverse<(Timestamp, usize, String)>>,
     /// Who is woken by what the driver announces of a machine, a volume or a task.
     listeners: HashMap<String, Vec<Work>>,
+    /// What a key listens to, in the order of its effects.
+    heard: HashMap<Work, Vec<String>>,
     /// Fingerprints of the specs that the driver was given last.
     applied: HashMap<Work, u64>,
 }
@@ -74,11 +76,18 @@ impl Queue {
         let is_new = !listeners.contains(work);
         if is_new {
             listeners.push(work.clone());
+            self.heard.entry(work.clone()).or_default().push(id.to_owned());
         }
         is_new
     }
 
     fn unlisten(&mut self, id: &str, work: &Work) {
+        if let Some(heard) = self.heard.get_mut(work) {
+            heard.retain(|known| known != id);
+            if heard.is_empty() {
+                self.heard.remove(work);
+            }
+        }
         if let Some(listeners) = self.listeners.get_mut(id) {
             listeners.retain(|listener| listener != work);
             if listeners.is_empty() {
@@ -306,6 +315,12 @@ impl Shared {
                 }
             }
             Effect::Unlisten(id) => self.queue().unlisten(&id, work),
+            Effect::UnlistenAll => {
+                let mut queue = self.queue();
+                for id in queue.heard.get(work).cloned().unwrap_or_default() {
+                    queue.unlisten(&id, work);
+                }
+            }
             Effect::Network(plan) => driver.apply_network(*plan),
             Effect::Again(at) => {
                 self.queue().timers.push(Reverse((at, work.0, work.1.clone())));
