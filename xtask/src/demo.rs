@@ -293,6 +293,8 @@ impl Demo {
                 "SecurityGroupRules[].[IpProtocol,FromPort,CidrIpv4]",
             )?;
         }
+        // Its disk is taken into the blob store at the first start.
+        self.aws("ec2 wait image-exists --filters Name=name,Values=gureum-micro-*", &[])?;
         let image = self.query(
             "ec2 describe-images --filters Name=name,Values=gureum-micro-*",
             &[],
