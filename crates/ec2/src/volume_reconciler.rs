@@ -8,7 +8,7 @@
 //!        │                        │      (attachments: instance        ▲                  │ a while
 //!        │ it cannot be made      │       reconciler)                  └── completed ◄────┘
 //!        ▼                        ▼
-//!      error ◄────────────────────┤        DeleteVolume, an instance with DeleteOnTermination ends
+//!      error ◄───────────────────►┤        DeleteVolume, an instance with DeleteOnTermination ends
 //!        │                        ▼
 //!        └─────────────────► deleting ── files are gone, snapshots uploaded ──► no record
 //! ```
@@ -82,7 +82,8 @@ pub(crate) fn step(volume: &Volume, observed: &State, now: Timestamp) -> Step {
     use VolumeState as Is;
     match (volume.state, observed) {
         (Is::Deleting, State::Gone) => Step::Change(Change::Gone),
-        (Is::Creating, State::Ready(_)) => Step::Change(Change::Made),
+        // Also one that could be made in the end: after a full disk, say.
+        (Is::Creating | Is::Error, State::Ready(_)) => Step::Change(Change::Made),
         (Is::Creating | Is::Available, State::Failed { .. } | State::Gone) => {
             Step::Change(Change::Failed)
         }

@@ -87,6 +87,12 @@ pub(crate) fn attach_volume(
     if is_root && matches!(volume.kind.as_str(), "st1" | "sc1") {
         return Err(launch::not_bootable(&volume.kind));
     }
+    if is_root && volume.multi_attach {
+        return Err(Error::invalid_parameter_combination(format!(
+            "The volume '{}' is enabled for Multi-Attach and cannot be a boot volume.",
+            volume.id
+        )));
+    }
     let most = launch::most_volumes(facts);
     if instance.volumes.len() >= most {
         return Err(launch::too_many_volumes(&instance.instance_type, most));

@@ -647,6 +647,16 @@ fn a_multi_attach_volume_has_sixteen_instances() {
     region.ok(attach::detach_volume, one);
     machines::reconcile(&region, &instances[3].id);
     assert_eq!(shown(&region, &id).attachments.unwrap().len(), 15);
+    // Nobody boots from one.
+    off(&region, &instances[16].id);
+    let root = record(&region, &instances[16].id).volumes[0].volume_id.clone();
+    region.ok(attach::detach_volume, detachment(&root));
+    let free = shared(&region, "io2");
+    assert!(
+        region
+            .refused(attach::attach_volume, attachment(&free, &instances[16].id, "/dev/xvda"))
+            .starts_with("InvalidParameterCombination: ")
+    );
     // Not on Xen.
     let mut request = launch_request(&region, Vec::new());
     request.instance_type = Some("m3.medium".to_owned());

@@ -151,6 +151,11 @@ fn a_volume_that_cannot_be_made_is_an_error_and_can_be_deleted() {
     region.driver.set_volume(&id, State::Failed { message: "no disk".to_owned() });
     assert_eq!(reconcile(&region, &id), 1);
     assert_eq!(record(&region, &id).unwrap().state, VolumeState::Error);
+    // There is room again.
+    obey(&region, &id);
+    assert_eq!(record(&region, &id).unwrap().state, VolumeState::Available);
+    region.driver.set_volume(&id, State::Failed { message: "no disk".to_owned() });
+    reconcile(&region, &id);
     requests::delete(&region, &id);
     obey(&region, &id);
     assert!(record(&region, &id).is_none());
