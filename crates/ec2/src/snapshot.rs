@@ -32,7 +32,6 @@ mod tier;
 pub(crate) use copy::{Copy, copy};
 pub(crate) use create::{Take, pending, take};
 pub(crate) use delete::{discard, remove, unlink};
-#[allow(unused_imports)] // Volumes are filled first.
 pub(crate) use fast_restore::{
     advance as advance_fast_restores, is_fast, next_time as next_fast_restore_time,
 };
