@@ -86,6 +86,15 @@ def test_refusals(dlm):
         "The following required parameter(s) are missing: {TargetTags, Schedules}",
         400,
     )
+    with pytest.raises(dlm.exceptions.InvalidRequestException) as caught:
+        create(dlm, PolicyDetails={"PolicyType": "EBS_SNAPSHOT_MANAGEMENT", "ResourceTypes": ["VOLUME"]})
+    assert caught.value.response["RequiredParameters"] == ["TargetTags", "Schedules"]
+    with pytest.raises(dlm.exceptions.InvalidRequestException) as caught:
+        create(dlm, PolicyDetails=details(), DefaultPolicy="VOLUME")
+    assert caught.value.response["MutuallyExclusiveParameters"] == ["DefaultPolicy", "PolicyDetails"]
+    with pytest.raises(dlm.exceptions.ResourceNotFoundException) as caught:
+        dlm.get_lifecycle_policy(PolicyId="policy-0123456789abcdef0")
+    assert caught.value.response["ResourceIds"] == ["policy-0123456789abcdef0"]
     event = {
         "PolicyType": "EVENT_BASED_POLICY",
         "EventSource": {

@@ -24,10 +24,16 @@ pub(crate) fn invalid(message: impl Into<String>) -> Error {
 
 pub(crate) fn missing(names: &[&str]) -> Error {
     invalid(format!("The following required parameter(s) are missing: {{{}}}", names.join(", ")))
+        .with_member("RequiredParameters", list(names))
+}
+
+fn list(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 pub(crate) fn exclusive(names: &[&str]) -> Error {
     invalid(format!("The following parameter(s) are mutually exclusive: {{{}}}", names.join(", ")))
+        .with_member("MutuallyExclusiveParameters", list(names))
 }
 
 fn not_for(names: &[&str], what: &str) -> Error {

@@ -136,6 +136,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
 fn not_found(id: &str) -> Error {
     Error::client("ResourceNotFoundException", format!("The policy {id} does not exist"))
         .with_status(404)
+        .with_member("ResourceType", "policy")
+        .with_member("ResourceIds", vec![id.to_owned()])
 }
 
 fn find(call: &mut Call<'_>, id: &str) -> Result<Policy, Error> {
@@ -282,7 +284,8 @@ fn create(
             "LimitExceededException",
             format!("The limit of {MAX_POLICIES} lifecycle policies per Region is reached"),
         )
-        .with_status(429));
+        .with_status(429)
+        .with_member("ResourceType", "policy"));
     }
     if details.is_default() {
         let kind = details.resource_type.as_deref().unwrap_or(VOLUME);

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use wire::error::Detail;
 
 /// An answer that is a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Error {
     /// HTTP status: 4xx for the caller's faults, 5xx for ours.
     pub status: u16,
     /// Further members of the exception, such as `Reason` ([`wire::Error::members`]).
-    pub members: Vec<(&'static str, String)>,
+    pub members: Vec<(&'static str, Detail)>,
 }
 
 impl Error {
@@ -46,7 +47,7 @@ impl Error {
 
     /// The same error with a further member of its exception.
     #[must_use]
-    pub fn with_member(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with_member(mut self, name: &'static str, value: impl Into<Detail>) -> Self {
         self.members.push((name, value.into()));
         self
     }

@@ -16,7 +16,34 @@ pub struct Error {
     pub status: u16,
     /// Further members of the exception with their names in the model, such as `Reason`. Only
     /// protocols that answer in JSON or CBOR have them.
-    pub members: Vec<(&'static str, String)>,
+    pub members: Vec<(&'static str, Detail)>,
+}
+
+/// The value of a further member of an exception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// A string or an enum.
+    Text(String),
+    /// A list of strings.
+    List(Vec<String>),
+}
+
+impl From<&str> for Detail {
+    fn from(text: &str) -> Self {
+        Detail::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Detail {
+    fn from(text: String) -> Self {
+        Detail::Text(text)
+    }
+}
+
+impl From<Vec<String>> for Detail {
+    fn from(list: Vec<String>) -> Self {
+        Detail::List(list)
+    }
 }
 
 impl Error {

@@ -10,6 +10,7 @@
 //! An answer carries the request's id somewhere in its body. [`Response`] keeps what comes before
 //! and after it apart, so that an answer can be kept and given again under another id.
 
+use crate::error::Detail;
 use crate::form::{Form, FormStyle};
 use crate::rest::{self, Found};
 use crate::schema::{OperationModel, Protocol, ServiceModel};
@@ -343,7 +344,19 @@ pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -
                 tail.push(b',');
                 json::push_string(&mut tail, name);
                 tail.push(b':');
-                json::push_string(&mut tail, value);
+                match value {
+                    Detail::Text(text) => json::push_string(&mut tail, text),
+                    Detail::List(texts) => {
+                        tail.push(b'[');
+                        for (index, text) in texts.iter().enumerate() {
+                            if index > 0 {
+                                tail.push(b',');
+                            }
+                            json::push_string(&mut tail, text);
+                        }
+                        tail.push(b']');
+                    }
+                }
             }
             tail.push(b'}');
             let content_type = match protocol {
@@ -357,11 +370,21 @@ pub fn encode_error(service: &ServiceModel, protocol: Protocol, error: &Error) -
             // A map of so many pairs; no exception has more than a few.
             let members = &error.members[..error.members.len().min(20)];
             let mut tail = vec![0xa2 + u8::try_from(members.len()).unwrap_or(0)];
-            let further = members.iter().map(|(name, value)| (*name, value.as_str()));
-            let both = [("__type", &*error.code), ("message", error.message.as_str())];
-            for (name, value) in both.into_iter().chain(further) {
+            for (name, value) in [("__type", &*error.code), ("message", &error.message)] {
                 cbor::push_text(&mut tail, name);
                 cbor::push_text(&mut tail, value);
+            }
+            for (name, value) in members {
+                cbor::push_text(&mut tail, name);
+                match value {
+                    Detail::Text(text) => cbor::push_text(&mut tail, text),
+                    Detail::List(texts) => {
+                        // A list of any length, up to a break.
+                        tail.push(0x9f);
+                        texts.iter().for_each(|text| cbor::push_text(&mut tail, text));
+                        tail.push(0xff);
+                    }
+                }
             }
             let headers = vec![("smithy-protocol".to_owned(), "rpc-v2-cbor".to_owned())];
             Response {

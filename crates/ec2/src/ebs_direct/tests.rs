@@ -64,7 +64,10 @@ fn reason<I, O>(
 ) -> String {
     match region.run(|call| handler(call, input)) {
         Ok(_) => panic!("not refused"),
-        Err(error) => error.members.first().map(|(_, value)| value.clone()).unwrap_or_default(),
+        Err(error) => match error.members.first() {
+            Some((_, wire::error::Detail::Text(reason))) => reason.clone(),
+            _ => String::new(),
+        },
     }
 }
 
