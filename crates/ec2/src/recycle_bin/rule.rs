@@ -601,7 +601,7 @@ mod tests {
         region.ok(delete_rule, delete());
         let gone = region.run(|call| delete_rule(call, delete())).unwrap_err();
         assert_eq!((gone.code.as_ref(), gone.status), ("ResourceNotFoundException", 404));
-        assert_eq!(gone.members, [("Reason", "RULE_NOT_FOUND".to_owned())]);
+        assert_eq!(gone.members, [("Reason", "RULE_NOT_FOUND".into())]);
     }
 
     #[test]
