@@ -74,6 +74,10 @@ fn record(index: u64, block: Block) -> [u8; RECORD] {
 /// The whole records of a log, up to the first that is not.
 fn parse(bytes: &[u8]) -> Result<Vec<(u64, Block)>, &'static str> {
     let Some(bytes) = bytes.strip_prefix(&MAGIC) else {
+        if MAGIC.starts_with(bytes) {
+            // Not even its beginning is there: nothing was put.
+            return Ok(Vec::new());
+        }
         return Err("it does not begin as a log of this version");
     };
     let mut records = Vec::new();
@@ -274,6 +278,20 @@ mod tests {
         again.remove("snap-1").unwrap();
         assert_eq!(again.named().unwrap(), []);
         assert_eq!(again.blocks("snap-1").unwrap(), Blocks::new());
+    }
+
+    #[test]
+    fn a_log_without_its_beginning_is_empty_and_another_files_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::open(directory.path()).unwrap();
+        for length in 0..MAGIC.len() {
+            fs::write(directory.path().join("snap-1"), &MAGIC[..length]).unwrap();
+            assert_eq!(logs.named().unwrap(), []);
+        }
+        logs.append("snap-1", 1, block(1)).unwrap();
+        assert_eq!(logs.named().unwrap(), [id(1)]);
+        fs::write(directory.path().join("snap-2"), b"GBUL\x01\0\0\0").unwrap();
+        assert!(logs.named().is_err(), "what it names is not known: nothing may be freed");
     }
 
     #[test]
