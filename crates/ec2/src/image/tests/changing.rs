@@ -2,7 +2,7 @@
 
 use super::making::{OTHER, bare, image, made, registration, snapshot, text};
 use super::{names, root_snapshot};
-use crate::image::ancestry::get_image_ancestry;
+use crate::image::ancestry::{describe_image_references, get_image_ancestry};
 use crate::image::attribute::{
     cancel_image_launch_permission, describe_image_attribute, modify_image_attribute,
     reset_image_attribute,
@@ -412,4 +412,37 @@ fn ancestors_are_told() {
     let entries = region.ok(get_image_ancestry, input).image_ancestry_entries.unwrap();
     let ids: Vec<_> = entries.iter().map(|entry| entry.image_id.clone().unwrap()).collect();
     assert_eq!(ids, [id, ami_id("us-east-1", &built_in()[0].name)]);
+}
+
+#[test]
+fn who_uses_an_image_is_told() {
+    let region = Region::new();
+    let parent = ami_id("us-east-1", &built_in()[0].name);
+    made(&region, "child");
+    let ask = |all: bool, of: Option<(&str, &[&str])>| api::DescribeImageReferencesRequest {
+        image_ids: list(&[&parent]),
+        include_all_resource_types: Some(all),
+        resource_types: of.map(|(name, states)| {
+            vec![api::ResourceTypeRequest {
+                resource_type: text(name),
+                resource_type_options: Some(vec![api::ResourceTypeOption {
+                    option_name: text("state-name"),
+                    option_values: list(states),
+                }]),
+            }]
+        }),
+        ..Default::default()
+    };
+    let found = |input: api::DescribeImageReferencesRequest| {
+        region.ok(describe_image_references, input).image_references.unwrap()
+    };
+    let all = found(ask(true, None));
+    assert_eq!((all.len(), all[0].image_id.as_deref()), (1, Some(parent.as_str())));
+    let arn = all[0].arn.as_deref().unwrap();
+    assert!(arn.starts_with(&format!("arn:aws:ec2:us-east-1:{ACCOUNT}:instance/i-")), "{arn}");
+    assert_eq!(found(ask(false, Some(("ec2:Instance", &["running"])))), all);
+    assert_eq!(found(ask(false, Some(("ec2:Instance", &["stopped"])))), []);
+    assert_eq!(found(ask(false, Some(("ssm:Parameter", &[])))), []);
+    let refusal = region.refused(describe_image_references, ask(false, None));
+    assert!(refusal.starts_with("MissingParameter"), "{refusal}");
 }
