@@ -150,7 +150,7 @@ fn another_spec_has_another_fingerprint() {
         |(i, ..)| i.monitoring = true,
         |(i, ..)| i.metadata_options.tokens_required ^= true,
         |(i, ..)| i.metadata_options.hop_limit += 1,
-        |(i, ..)| i.volumes[0].delete_on_termination ^= true,
+        |(i, ..)| i.volumes[0].device_name.push('1'),
         |(i, ..)| drop(i.tags.insert("Name".to_owned(), "web".to_owned())),
         |(_, n, ..)| n.groups.push("sg-1".to_owned()),
         |(_, n, ..)| n.mac = "0a:00:00:00:00:01".to_owned(),
