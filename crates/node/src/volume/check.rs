@@ -261,7 +261,7 @@ mod tests {
         let key = DataKey([7; 32]);
         let passphrase = BASE64.encode(key.0);
         let record = Record::new(&spec(id));
-        directory.create(&record, Some(&passphrase), Path::new("qemu-img")).unwrap();
+        directory.create(&record, Some(&passphrase)).unwrap();
         fs::create_dir(volumes.join("vol-0123456789abcdef1.new")).unwrap();
         let only = || {
             let mut found = entries(data.path()).unwrap().unwrap();

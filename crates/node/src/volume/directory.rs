@@ -9,9 +9,8 @@
 //! volumes/vol-….gone          being removed
 //! ```
 //!
-//! A layer is copied rather than made by qemu-img, since making one with LUKS takes seconds (see
-//! [`super::luks`]) and a snapshot must not. So all layers of a volume share one LUKS master key, as
-//! all sectors of any disk do; those of two volumes never do.
+//! A layer is a copy, so all layers of a volume share one LUKS master key, as all sectors of any disk
+//! do; those of two volumes never do.
 //!
 //! Files belong to the user whose process has the volume. What such a process may have written is
 //! never opened with more rights than it had.
@@ -27,16 +26,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
 /// User of volumes that no machine has.
 pub(crate) const IDLE_USER: u32 = 1_899_999_998;
 
 /// Bytes of a GiB.
 pub(crate) const GIB: u64 = 1 << 30;
-
-/// Clusters of 128 KiB with subclusters of 4 KiB: a small first write to a new layer copies nothing.
-const LAYOUT: &str = "extended_l2=on,cluster_size=128k";
 
 /// `record.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -248,31 +243,17 @@ impl Directory {
     /// Makes the volume: all of it or nothing.
     ///
     /// # Errors
-    /// What qemu-img or the file system says.
-    pub(crate) fn create(
-        &self,
-        record: &Record,
-        passphrase: Option<&str>,
-        qemu_img: &Path,
-    ) -> io::Result<()> {
+    /// What the file system says.
+    pub(crate) fn create(&self, record: &Record, passphrase: Option<&str>) -> io::Result<()> {
         let new = self.sibling("new");
         remove_all(&new)?;
         fs::create_dir(&new)?;
         // Others may pass through, since QEMU opens its layers here; they may not look around.
         fs::set_permissions(&new, Permissions::from_mode(0o711))?;
         let made = (|| {
-            let empty = new.join("empty.qcow2");
-            match passphrase {
-                None => make_empty(qemu_img, &empty, record.bytes(), None)?,
-                Some(passphrase) => {
-                    fs::copy(self.encrypted(qemu_img)?, &empty)?;
-                    let mut file = OpenOptions::new().read(true).write(true).open(&empty)?;
-                    super::luks::rekey(&mut file, passphrase)?;
-                    if record.bytes() > GIB {
-                        resize(qemu_img, &empty, record.bytes(), Some(passphrase))?;
-                    }
-                }
-            }
+            let mut empty = File::create_new(new.join("empty.qcow2"))?;
+            empty.set_permissions(Permissions::from_mode(0o600))?;
+            empty.write_all(&super::empty::image(record.bytes(), passphrase)?)?;
             for layer in &record.layers {
                 copy_layer(&new, layer.number, IDLE_USER)?;
             }
@@ -285,23 +266,6 @@ impl Directory {
         }
         fs::rename(&new, &self.path)?;
         sync(&self.volumes)
-    }
-
-    /// An empty encrypted layer of a GiB, whose own key nothing is ever encrypted with.
-    fn encrypted(&self, qemu_img: &Path) -> io::Result<PathBuf> {
-        static MAKING: Mutex<()> = Mutex::new(());
-        let _one = super::locked(&MAKING);
-        let path = self.volumes.with_file_name("encrypted-layer.qcow2");
-        if !path.exists() {
-            // One that a daemon before is still making is another's.
-            let new = path.with_extension(format!("{}.new", std::process::id()));
-            remove_file(&new)?;
-            // The passphrase is of no meaning.
-            make_empty(qemu_img, &new, GIB, Some("replaced"))?;
-            File::open(&new)?.sync_all()?;
-            fs::rename(&new, &path)?;
-        }
-        Ok(path)
     }
 
     /// The record; `None` without one.
@@ -439,12 +403,6 @@ impl Directory {
 /// # Errors
 /// What the file system says.
 pub(crate) fn volumes(data_dir: &Path) -> io::Result<Vec<String>> {
-    for entry in fs::read_dir(data_dir)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with("encrypted-layer.") && name.ends_with(".new") {
-            remove_file(&data_dir.join(name))?;
-        }
-    }
     let path = data_dir.join("volumes");
     let mut found = Vec::new();
     for entry in fs::read_dir(&path)? {
@@ -508,25 +466,6 @@ fn resize(qemu_img: &Path, file: &Path, bytes: u64, passphrase: Option<&str>) ->
     with_secret(&mut command, passphrase);
     command.arg("--image-opts").arg(options).arg(bytes.to_string());
     run(command, passphrase)
-}
-
-fn make_empty(
-    qemu_img: &Path,
-    file: &Path,
-    bytes: u64,
-    passphrase: Option<&str>,
-) -> io::Result<()> {
-    let mut command = Command::new(qemu_img);
-    command.args(["create", "-q", "-f", "qcow2"]);
-    with_secret(&mut command, passphrase);
-    let mut options = LAYOUT.to_owned();
-    if passphrase.is_some() {
-        // The passphrase is a random key already; stretching it gains nothing.
-        options.push_str(",encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10");
-    }
-    command.arg("-o").arg(options).arg("--").arg(file).arg(bytes.to_string());
-    run(command, passphrase)?;
-    fs::set_permissions(file, Permissions::from_mode(0o600))
 }
 
 /// The passphrase comes by standard input.

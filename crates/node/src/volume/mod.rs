@@ -21,6 +21,7 @@ mod attach;
 pub mod check;
 mod cut;
 mod directory;
+mod empty;
 pub(crate) mod host;
 mod image_file;
 mod jobs;

@@ -413,17 +413,17 @@ impl Volume {
         let made = match self.shared.passphrase(spec.key.as_ref()).await {
             Err(message) => Err(message),
             Ok(passphrase) => {
-                let (directory, shared) = (self.directory.clone(), Arc::clone(&self.shared));
+                let directory = self.directory.clone();
                 let new = record.clone();
                 let passphrase = passphrase.map(|passphrase| passphrase.0);
-                blocking(move || directory.create(&new, passphrase.as_deref(), &shared.qemu_img))
-                    .await
-                    .map_err(|error| match error.kind() {
+                blocking(move || directory.create(&new, passphrase.as_deref())).await.map_err(
+                    |error| match error.kind() {
                         io::ErrorKind::StorageFull => {
                             "the disk that holds the volumes is full".to_owned()
                         }
                         _ => error.to_string(),
-                    })
+                    },
+                )
             }
         };
         match made {
