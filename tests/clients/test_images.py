@@ -266,6 +266,36 @@ def test_disable_deprecate_protect(ec2, make):
     assert ec2.list_images_in_recycle_bin()["Images"] == []
 
 
+def test_recycle_bin(ec2, client, make):
+    rule = client("rbin").create_rule(
+        RetentionPeriod={"RetentionPeriodValue": 1, "RetentionPeriodUnit": "DAYS"},
+        ResourceType="EC2_IMAGE",
+        ResourceTags=[{"ResourceTagKey": "keep", "ResourceTagValue": "yes"}],
+    )
+    kept = make("kept", TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "keep", "Value": "yes"}]}])
+    gone = make("gone")
+    for made in (kept, gone):
+        ec2.deregister_image(ImageId=made)
+        assert refusal(ec2.describe_images, ImageIds=[made])[0] == "InvalidAMIID.NotFound"
+    (listed,) = ec2.list_images_in_recycle_bin()["Images"]
+    assert (listed["ImageId"], listed["Name"]) == (kept, "kept")
+    assert listed["RecycleBinExitTime"] - listed["RecycleBinEnterTime"] == datetime.timedelta(days=1)
+    assert refusal(launch, ec2=ec2, image_id=kept)[0] == "InvalidAMIID.NotFound"
+    ec2.restore_image_from_recycle_bin(ImageId=kept)
+    launch(ec2, image(ec2, kept)["ImageId"])
+    assert refusal(ec2.restore_image_from_recycle_bin, ImageId=gone)[0] == "InvalidAMIID.NotFound"
+    client("rbin").delete_rule(Identifier=rule["Identifier"])
+
+
+def test_references_and_ancestry(ec2, image_id, machine, make):
+    made = make()
+    child = launch(ec2, made)["InstanceId"]
+    (reference,) = ec2.describe_image_references(ImageIds=[made], IncludeAllResourceTypes=True)["ImageReferences"]
+    assert reference["ResourceType"] == "ec2:Instance" and reference["Arn"].endswith(f":instance/{child}")
+    ancestry = ec2.get_image_ancestry(ImageId=made)["ImageAncestryEntries"]
+    assert [entry["ImageId"] for entry in ancestry] == [made, image_id]
+
+
 def disk_file(daemon, bucket, name, mib=1):
     """A raw disk in a bucket of the node."""
     path = daemon.directory / "buckets" / bucket / name
