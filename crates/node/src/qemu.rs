@@ -380,7 +380,8 @@ impl base::machine::Driver for Driver {
 }
 
 /// Ends every machine of a data directory in an orderly way, or after a grace with force, then what
-/// served their volumes, and blocks until that is done. Their disks stay. No driver may be running on the directory.
+/// served their volumes, and blocks until that is done. Their disks stay. No driver may be running
+/// on the directory.
 ///
 /// # Errors
 /// The directory could not be read.

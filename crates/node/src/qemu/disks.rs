@@ -107,11 +107,11 @@ impl Disks {
                 disks.host.remove_chain(&volume).await?;
                 continue;
             }
-            let place = match disks.host.was_taken_away(&volume).await? {
-                true => Place::Taken,
-                false => Place::In,
-            };
-            if place == Place::In {
+            let taken = disks.host.was_taken_away(&volume).await?;
+            let place = if taken { Place::Taken } else { Place::In };
+            if taken {
+                disks.host.sweep(&volume).await?;
+            } else {
                 disks.volumes.held(&volume, machine, disks.host.clone());
                 still.push(volume.clone());
             }

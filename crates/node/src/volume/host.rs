@@ -20,7 +20,7 @@ mod chain;
 mod graph;
 
 use crate::qemu::qmp::{Client, Event as Heard};
-use chain::{layer_node, throttle_id, volume_of};
+use chain::{gone_node, layer_node, throttle_id, volume_of};
 use graph::Graph;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -229,6 +229,12 @@ impl Host {
     /// # Errors
     /// As for [`Host::execute`].
     pub(crate) async fn add_chain(&self, chain: &Chain) -> Result<(), Error> {
+        if self.graph().await?.has(&serial(&chain.volume)) {
+            return Err(Error::Refused {
+                command: "blockdev-add".to_owned(),
+                description: format!("{} is open already", chain.volume),
+            });
+        }
         let added = self.add_parts(chain).await;
         if added.is_err() {
             // The error that counts is the first.
@@ -248,17 +254,38 @@ impl Host {
         Ok(())
     }
 
-    /// Closes a volume that no device and no export uses any more; nothing is said of one that the
-    /// process does not have.
+    /// Closes a volume that no device and no export uses any more, and ends its jobs; nothing is said
+    /// of one that the process does not have.
     ///
     /// # Errors
     /// As for [`Host::execute`]; something still uses it.
     pub(crate) async fn remove_chain(&self, volume: &str) -> Result<(), Error> {
         let filter = serial(volume);
-        if self.graph().await?.has(&filter) {
-            self.execute("blockdev-del", json!({ "node-name": filter })).await?;
+        // Whoever does not know yet that the volume goes may begin a job that was just ended.
+        for _ in 0..5 {
+            self.cancel_jobs(volume).await?;
+            if self.graph().await?.has(&filter) {
+                self.execute("blockdev-del", json!({ "node-name": filter })).await?;
+            }
+            self.sweep(volume).await?;
+            if !self.graph().await?.has_any(volume) {
+                return self.remove_objects(volume).await;
+            }
         }
-        self.sweep(volume).await?;
+        Err(Error::Refused {
+            command: "blockdev-del".to_owned(),
+            description: format!("layers of {volume} are still used"),
+        })
+    }
+
+    async fn cancel_jobs(&self, volume: &str) -> Result<(), Error> {
+        for kind in [JobKind::Stream, JobKind::Commit] {
+            self.cancel_job(volume, kind).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_objects(&self, volume: &str) -> Result<(), Error> {
         for id in [throttle_id(volume), secret_id(volume)] {
             match self.execute("object-del", json!({ "id": id })).await {
                 // It has none.
@@ -275,11 +302,9 @@ impl Host {
     /// # Errors
     /// As for [`Host::execute`].
     pub(crate) async fn take_away(&self, volume: &str) -> Result<(), Error> {
-        for kind in [JobKind::Stream, JobKind::Commit] {
-            self.cancel_job(volume, kind).await?;
-        }
+        self.cancel_jobs(volume).await?;
         let filter = serial(volume);
-        let errors = format!("{filter}-gone");
+        let errors = gone_node(volume);
         let graph = self.graph().await?;
         if !graph.has(&errors) {
             let size = self.size(&filter).await?;
@@ -306,7 +331,7 @@ impl Host {
     /// # Errors
     /// As for [`Host::execute`].
     pub(crate) async fn was_taken_away(&self, volume: &str) -> Result<bool, Error> {
-        Ok(self.graph().await?.has(&format!("{}-gone", serial(volume))))
+        Ok(self.graph().await?.under(&serial(volume)) == Some(&gone_node(volume)))
     }
 
     async fn size(&self, node: &str) -> Result<u64, Error> {
@@ -518,8 +543,12 @@ impl Host {
             }
         }
         match job {
-            Some(_) => self.dismiss_job(volume, kind).await,
             None => Ok(()),
+            Some(_) => match self.dismiss_job(volume, kind).await {
+                // Somebody else did.
+                Err(Error::Refused { .. }) => Ok(()),
+                dismissed => dismissed,
+            },
         }
     }
 
@@ -598,3 +627,6 @@ impl Host {
         Ok(names.filter_map(volume_of).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

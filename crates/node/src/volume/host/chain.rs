@@ -95,6 +95,11 @@ pub(super) fn layer_node(volume: &str, number: u32) -> String {
     format!("{}-{number}", serial(volume))
 }
 
+/// What a guest's disk lies on when its volume was taken away: errors only.
+pub(super) fn gone_node(volume: &str) -> String {
+    format!("{}-gone", serial(volume))
+}
+
 /// The volume whose node or device this is.
 pub(super) fn volume_of(name: &str) -> Option<String> {
     let digits = name.strip_prefix("vol")?.split('-').next()?;

@@ -1,6 +1,6 @@
 //! Which block node lies on which, as QEMU shows it.
 
-use super::chain::serial;
+use super::chain::{serial, volume_of};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
@@ -33,6 +33,17 @@ impl Graph {
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.values().any(|other| other == name)
+    }
+
+    /// Whether there is a node of the volume.
+    pub(super) fn has_any(&self, volume: &str) -> bool {
+        self.names.values().any(|name| volume_of(name).as_deref() == Some(volume))
+    }
+
+    /// The node that a filter lies on.
+    pub(super) fn under(&self, filter: &str) -> Option<&String> {
+        let (id, _) = self.names.iter().find(|(_, name)| *name == filter)?;
+        self.names.get(self.edges.get(&(*id, "file".to_owned()))?)
     }
 
     /// Nodes that nothing lies on.
@@ -95,6 +106,8 @@ mod tests {
         }));
         assert_eq!(graph.layers("vol-0a"), [0, 1, 2]);
         assert_eq!(graph.layers("vol-0b"), [] as [u32; 0]);
+        assert_eq!(graph.under("vol0a").map(String::as_str), Some("vol0a-2"));
+        assert!(graph.has_any("vol-0a") && !graph.has_any("vol-0b"));
         assert_eq!(graph.unused().collect::<Vec<_>>(), ["vol0a-3"], "what a cut left");
     }
 }
