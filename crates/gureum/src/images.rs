@@ -8,6 +8,7 @@
 use crate::Image;
 use anyhow::{Context, Result, ensure};
 use base::image::{Manifest, Published};
+use base::volume::Content;
 use block::{Blobs, Finished, Reader};
 use service::dispatch::Dispatcher;
 use std::collections::BTreeMap;
@@ -59,6 +60,7 @@ pub(crate) fn run(command: &Image) -> Result<()> {
 }
 
 /// Keeps the records `/node-image/` as the images directory is.
+#[derive(Clone)]
 pub(crate) struct Publisher {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Blobs,
@@ -79,7 +81,7 @@ impl Publisher {
     /// Publishes what needs no reading: images that were taken in before, and simulated ones. So a
     /// region that is started again has its AMIs from the first request on.
     pub(crate) async fn begin(&self) -> Result<()> {
-        let plan = self.plan()?;
+        let plan = self.look().await?;
         self.write(plan.ops).await?;
         for manifest in plan.missing.into_iter().filter(|_| self.simulated) {
             if self.is_built_in(&manifest) {
@@ -119,7 +121,7 @@ impl Publisher {
 
     /// One round. An image that cannot be taken in does not keep the others back.
     async fn round(&self, dispatcher: &Dispatcher) -> Result<()> {
-        let plan = self.plan()?;
+        let plan = self.look().await?;
         if self.write(plan.ops).await? {
             dispatcher.refresh();
         }
@@ -148,6 +150,12 @@ impl Publisher {
         Ok(wanted.into_iter().map(|m| (format!("{PREFIX}{}", m.key), m)).collect())
     }
 
+    /// [`Publisher::plan`], which waits for directories and the blob store.
+    async fn look(&self) -> Result<Plan> {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.plan()).await?
+    }
+
     fn plan(&self) -> Result<Plan> {
         let mut wanted = self.wanted()?;
         let mut ops = Vec::new();
@@ -156,23 +164,22 @@ impl Publisher {
                 ops.push(Op::delete(record.key()));
                 continue;
             };
-            // A record of an older form, or of another build, says nothing of this disk.
-            let known = record.decode::<Published>().ok().filter(|known| {
-                known.manifest.disk == manifest.disk
-                    && known.manifest.created == manifest.created
-                    && known.content.size_gib == manifest.size_gib
-                    && Reader::open(&self.blobs, &known.content, None).is_ok()
-            });
-            match known {
-                Some(known) if known.manifest == manifest => {}
-                Some(known) => {
-                    let content = known.content.clone();
-                    ops.push(Op::put(record.key(), &Published { manifest, content })?);
-                }
-                None => {
-                    ops.push(Op::delete(record.key()));
-                    wanted.insert(record.key().to_owned(), manifest);
-                }
+            let Ok(known) = record.decode::<Published>() else {
+                // It has the form of an older version.
+                ops.push(Op::delete(record.key()));
+                wanted.insert(record.key().to_owned(), manifest);
+                continue;
+            };
+            let same_disk = known.manifest.disk == manifest.disk
+                && known.manifest.created == manifest.created
+                && known.content.size_gib == manifest.size_gib
+                && self.has(&known.content);
+            if !same_disk {
+                // What was published stays until the new disk is taken in.
+                wanted.insert(record.key().to_owned(), manifest);
+            } else if known.manifest != manifest {
+                let content = known.content.clone();
+                ops.push(Op::put(record.key(), &Published { manifest, content })?);
             }
         }
         let mut missing: Vec<Manifest> = wanted.into_values().collect();
@@ -180,6 +187,11 @@ impl Publisher {
             self.disk(manifest).metadata().map_or(0, |metadata| metadata.blocks())
         });
         Ok(Plan { ops, missing })
+    }
+
+    /// Whether the content is in the blob store; one that cannot be asked has not lost it.
+    fn has(&self, content: &Content) -> bool {
+        !matches!(Reader::open(&self.blobs, content, None), Err(block::Error::NotFound(_)))
     }
 
     async fn write(&self, ops: Vec<Op>) -> Result<bool> {
@@ -333,10 +345,10 @@ mod tests {
         assert!(reader.block(2).unwrap().is_none());
         let plan = publisher.plan().unwrap();
         assert!(plan.ops.is_empty() && plan.missing.is_empty(), "all is said");
-        // Built anew: what was known says nothing of it until it is taken in.
+        // Built anew: what was published stays until it is taken in.
         lay_down(&publisher, 2, 8);
         let plan = publisher.plan().unwrap();
-        assert_eq!((plan.ops.len(), plan.missing.len()), (1, 1));
+        assert_eq!((plan.ops.len(), plan.missing.len()), (0, 1));
         round(&publisher).await;
         assert_ne!(published(&publisher)[0].content, first[0].content);
         fs::remove_dir_all(publisher.images.join("mine")).unwrap();
@@ -356,6 +368,7 @@ mod tests {
         let emptied = tempfile::tempdir().unwrap();
         let emptied = super::tests::publisher(emptied.path(), true);
         let publisher = Publisher { blobs: emptied.blobs, ..publisher };
-        assert!(!publisher.plan().unwrap().missing.is_empty());
+        let plan = publisher.plan().unwrap();
+        assert_eq!(plan.missing.len(), ec2::image::built_in().len());
     }
 }
