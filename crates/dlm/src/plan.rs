@@ -14,7 +14,8 @@
 
 use crate::check::by_count;
 use crate::record::{
-    Copied, CrossRegionCopyRule, FollowUp, Policy, Progress, Run, Schedule, Tags, Until, tag_map,
+    Copied, CrossRegionCopyRule, FollowUp, Part, Policy, Progress, Run, Schedule, Tags, Until,
+    tag_map,
 };
 use crate::schedule::{DAY, HOUR, MINUTE, When, after};
 use base::Timestamp;
@@ -26,6 +27,8 @@ const BATCH: usize = 16;
 /// When what failed is tried again, and for how long (a run starts within an hour of its time).
 const RETRY: i64 = 10 * MINUTE;
 const PATIENCE: i64 = HOUR;
+/// For how long a copy and the like are tried after their snapshot or AMI was made.
+const FOLLOW_UP_PATIENCE: i64 = DAY;
 /// How long what was made may be unseen, and how soon it is looked at for the first time.
 const POLL: i64 = MINUTE;
 
@@ -128,8 +131,9 @@ pub(crate) enum Action {
     /// CopySnapshot or CopyImage.
     Copy {
         id: String,
-        /// Schedule and rule; `None` for a default policy's.
-        rule: Option<(usize, usize)>,
+        schedule: usize,
+        /// Which of its rules, or of a default policy's targets.
+        rule: usize,
         region: String,
         expires: Option<Timestamp>,
         tags: Tags,
@@ -137,13 +141,18 @@ pub(crate) enum Action {
     /// ModifySnapshotAttribute.
     Share { id: String, schedule: usize, accounts: Vec<String> },
     /// The same, taken back.
-    Unshare { id: String, accounts: Vec<String> },
+    Unshare { id: String, schedule: usize, accounts: Vec<String> },
     /// EnableFastSnapshotRestores.
     FastRestore { id: String, schedule: usize },
     /// DisableFastSnapshotRestores.
     SlowRestore { id: String, schedule: usize },
     /// EnableImageDeprecation.
-    Deprecate { id: String, at: Timestamp },
+    Deprecate {
+        id: String,
+        /// Where it follows the making; `None` where it is planned from what there is.
+        schedule: Option<usize>,
+        at: Timestamp,
+    },
     /// ModifySnapshotTier.
     Archive { id: String },
     /// DeleteSnapshot, or DeregisterImage with its snapshots.
@@ -165,7 +174,7 @@ impl fmt::Display for Action {
             Action::Unshare { id, .. } => write!(f, "unshare {id}"),
             Action::FastRestore { id, .. } => write!(f, "fast restore of {id}"),
             Action::SlowRestore { id, .. } => write!(f, "no fast restore of {id}"),
-            Action::Deprecate { id, at } => write!(f, "deprecate {id} at {}", at.iso_seconds()),
+            Action::Deprecate { id, at, .. } => write!(f, "deprecate {id} at {}", at.iso_seconds()),
             Action::Archive { id } => write!(f, "archive {id}"),
             Action::Delete { id } => write!(f, "delete {id}"),
             Action::DeleteCopy { id, region } => write!(f, "delete {id} in {region}"),
@@ -182,6 +191,8 @@ pub(crate) struct Plan {
     pub(crate) progress: Progress,
     /// A run ended in which nothing failed.
     pub(crate) recovered: bool,
+    /// Something is tried again that was refused; with it, all is well if [`is_settled`].
+    pub(crate) retried: bool,
     /// What was made and came to nothing.
     pub(crate) failure: Option<String>,
     /// When there is more to do: at once if `now`.
@@ -194,6 +205,7 @@ pub(crate) fn plan(policy: &Policy, now: Timestamp, resources: &Resources) -> Pl
         actions: Vec::new(),
         progress: policy.progress.clone(),
         recovered: false,
+        retried: false,
         failure: None,
         wake: None,
     };
@@ -218,29 +230,61 @@ pub(crate) fn plan(policy: &Policy, now: Timestamp, resources: &Resources) -> Pl
     plan
 }
 
-/// Remembers that an action of a plan failed: a target is tried again, until its run is too old; a
-/// copy is deleted the next day.
-pub(crate) fn failed(progress: &mut Progress, action: &Action, now: Timestamp) {
-    let (schedule, target) = match action {
+/// Remembers that an action of a plan failed. A target is tried again until its run is too old, what
+/// follows for a day; what ends is ended later. Deletions are planned again by themselves.
+pub(crate) fn failed(
+    progress: &mut Progress,
+    action: &Action,
+    now: Timestamp,
+    resources: &Resources,
+) {
+    let again = now.plus_millis(RETRY);
+    let mut follow = |id: &str, schedule: usize, part: Part| {
+        let made = resources.made.iter().find(|made| made.id == id);
+        let Some(created) = made.map(|made| made.created) else { return };
+        if again.millis_since(created) <= FOLLOW_UP_PATIENCE {
+            let (id, part, again) = (id.to_owned(), Some(part), Some(again));
+            progress.made.push(FollowUp { id, schedule, created, part, again });
+        }
+    };
+    match action {
+        Action::Copy { id, schedule, rule, .. } => follow(id, *schedule, Part::Copy(*rule)),
+        Action::Share { id, schedule, .. } => follow(id, *schedule, Part::Share),
+        Action::FastRestore { id, schedule } => follow(id, *schedule, Part::FastRestore),
+        Action::Deprecate { id, schedule: Some(schedule), .. } => {
+            follow(id, *schedule, Part::Deprecate);
+        }
+        Action::Unshare { id, schedule, .. } => {
+            let (id, ends) = (id.clone(), Some(again));
+            progress.shares.push(Until { id, schedule: *schedule, ends });
+        }
         Action::DeleteCopy { id, region } => {
-            let expires = now.plus_millis(DAY);
-            progress.copies.push(Copied { id: id.clone(), region: region.clone(), expires });
-            return;
+            let (id, region) = (id.clone(), region.clone());
+            progress.copies.push(Copied { id, region, expires: now.plus_millis(DAY) });
         }
-        Action::Snapshot { schedule, volume, .. } => (*schedule, volume),
-        Action::Snapshots { schedule, instance, .. } | Action::Image { schedule, instance, .. } => {
-            (*schedule, instance)
+        Action::Snapshot { schedule, volume: target, .. }
+        | Action::Snapshots { schedule, instance: target, .. }
+        | Action::Image { schedule, instance: target, .. } => {
+            let state = progress.schedules.get_mut(*schedule);
+            let Some(run) = state.and_then(|state| state.run.as_mut()) else { return };
+            run.broken = true;
+            if again.millis_since(run.due) <= PATIENCE {
+                run.failed.push(target.clone());
+                run.again = Some(again);
+            }
         }
-        _ => return,
-    };
-    let Some(run) = progress.schedules.get_mut(schedule).and_then(|s| s.run.as_mut()) else {
-        return;
-    };
-    run.broken = true;
-    if now.plus_millis(RETRY).millis_since(run.due) <= PATIENCE {
-        run.failed.push(target.clone());
-        run.again = Some(now.plus_millis(RETRY));
+        Action::SlowRestore { .. }
+        | Action::Deprecate { .. }
+        | Action::Archive { .. }
+        | Action::Delete { .. } => {}
     }
+}
+
+/// Whether nothing of what was refused is left to be tried.
+pub(crate) fn is_settled(progress: &Progress) -> bool {
+    let broken = |run: &Run| run.broken;
+    progress.made.iter().all(|item| item.again.is_none())
+        && !progress.schedules.iter().any(|schedule| schedule.run.as_ref().is_some_and(broken))
 }
 
 impl Plan {
@@ -430,6 +474,11 @@ impl Facts<'_> {
     fn follow_ups(&self, plan: &mut Plan) {
         let waiting = std::mem::take(&mut plan.progress.made);
         for item in waiting {
+            if let Some(again) = item.again.filter(|again| *again > self.now) {
+                plan.at(again);
+                plan.progress.made.push(item);
+                continue;
+            }
             let made = self.resources.made.iter().find(|made| made.id == item.id);
             match made.map(|made| made.state) {
                 // It has just been made, or it was deleted.
@@ -446,26 +495,33 @@ impl Facts<'_> {
                     plan.failure = Some(format!("{} could not be completed", item.id));
                 }
                 Some(_) if plan.actions.len() >= BATCH => plan.progress.made.push(item),
-                Some(_) => plan.actions.extend(self.follow(&item)),
+                Some(_) => {
+                    plan.retried |= item.part.is_some();
+                    plan.actions.extend(self.follow(&item));
+                }
             }
         }
     }
 
+    /// What is done with something that is complete, or the part of it that was refused.
     fn follow(&self, item: &FollowUp) -> Vec<Action> {
+        let wanted = |part: Part| item.part.is_none_or(|only| only == part);
         let mut actions = Vec::new();
         let (id, schedule) = (&item.id, item.schedule);
+        let mut copy = |rule: usize, region: &str, all: bool, expires: Option<Timestamp>| {
+            if wanted(Part::Copy(rule)) {
+                let tags = self.copied_tags(id, all, expires);
+                let (id, region) = (id.clone(), region.to_owned());
+                actions.push(Action::Copy { id, schedule, rule, region, expires, tags });
+            }
+        };
         let Some(rules) = self.policy.schedules().get(schedule) else {
             let targets = self.policy.details.cross_region_copy_targets.iter().flatten();
             let expires = after(self.now, self.policy.details.retain_interval.unwrap_or(7), None);
             let all = self.policy.details.copy_tags == Some(true);
-            for target in targets {
-                actions.push(Action::Copy {
-                    id: id.clone(),
-                    rule: None,
-                    region: target.target_region.clone().unwrap_or_default(),
-                    expires: Some(expires),
-                    tags: self.copied_tags(id, all, Some(expires)),
-                });
+            for (index, target) in targets.enumerate() {
+                let region = target.target_region.as_deref().unwrap_or_default();
+                copy(index, region, all, Some(expires));
             }
             return actions;
         };
@@ -473,26 +529,20 @@ impl Facts<'_> {
             let expires = rule.retain_rule.as_ref().and_then(|retain| {
                 Some(after(self.now, retain.interval?, retain.interval_unit.as_deref()))
             });
-            actions.push(Action::Copy {
-                id: id.clone(),
-                rule: Some((schedule, index)),
-                region: region_of(rule).to_owned(),
-                expires,
-                tags: self.copied_tags(id, rule.copy_tags == Some(true), expires),
-            });
+            copy(index, region_of(rule), rule.copy_tags == Some(true), expires);
         }
-        for rule in rules.share_rules.iter().flatten() {
+        for rule in rules.share_rules.iter().flatten().filter(|_| wanted(Part::Share)) {
             let accounts = rule.target_accounts.clone().unwrap_or_default();
             actions.push(Action::Share { id: id.clone(), schedule, accounts });
         }
-        if rules.fast_restore_rule.is_some() {
+        if rules.fast_restore_rule.is_some() && wanted(Part::FastRestore) {
             actions.push(Action::FastRestore { id: id.clone(), schedule });
         }
-        if let Some(rule) = &rules.deprecate_rule
+        if let Some(rule) = rules.deprecate_rule.as_ref().filter(|_| wanted(Part::Deprecate))
             && let Some(interval) = rule.interval
         {
             let at = after(item.created, interval, rule.interval_unit.as_deref());
-            actions.push(Action::Deprecate { id: id.clone(), at });
+            actions.push(Action::Deprecate { id: id.clone(), schedule: Some(schedule), at });
         }
         actions
     }
@@ -602,7 +652,12 @@ impl Facts<'_> {
                 let old = complete.len().saturating_sub(fresh).max(excess);
                 let old = complete[excess..old].iter().filter(|made| !made.deprecated);
                 let at = self.now.plus_millis(2 * MINUTE);
-                actions.extend(old.map(|made| Action::Deprecate { id: made.id.clone(), at }));
+                // Planned again by itself, since it is seen whether it is deprecated.
+                actions.extend(old.map(|made| Action::Deprecate {
+                    id: made.id.clone(),
+                    schedule: None,
+                    at,
+                }));
             }
             look_again.into_iter().for_each(|time| plan.at(time));
             return;
@@ -660,7 +715,11 @@ impl Facts<'_> {
                     let accounts = rules.into_iter().flatten();
                     let accounts =
                         accounts.flat_map(|rule| rule.target_accounts.clone().unwrap_or_default());
-                    actions.push(Action::Unshare { id: share.id, accounts: accounts.collect() });
+                    actions.push(Action::Unshare {
+                        id: share.id,
+                        schedule: share.schedule,
+                        accounts: accounts.collect(),
+                    });
                 }
                 Some(ends) => {
                     plan.at(ends);

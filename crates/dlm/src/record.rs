@@ -116,6 +116,26 @@ pub(crate) struct FollowUp {
     pub(crate) schedule: usize,
     /// When.
     pub(crate) created: Timestamp,
+    /// The one thing that was refused and is tried again; `None` for all.
+    #[serde(default)]
+    pub(crate) part: Option<Part>,
+    /// When it is.
+    #[serde(default)]
+    pub(crate) again: Option<Timestamp>,
+}
+
+/// What is done with something that is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    /// A copy, by the rule of this number.
+    Copy(usize),
+    /// It is shared.
+    Share,
+    /// It restores fast.
+    FastRestore,
+    /// It will be deprecated.
+    Deprecate,
 }
 
 /// A copy in another region.

@@ -74,7 +74,7 @@ fn step(call: &mut Call<'_>, policy: &mut Policy, resources: &Resources) -> Opti
         {
             tracing::warn!(policy = policy.id, %action, %error, "a lifecycle policy was refused");
             refused = true;
-            failed(&mut policy.progress, action, call.now);
+            failed(&mut policy.progress, action, call.now, resources);
             policy.failure = Some(message(&format!("{action}: {error}")));
         }
     }
@@ -292,8 +292,8 @@ fn perform(call: &mut Call<'_>, policy: &mut Policy, action: &Action) -> Result<
             let made = call.invoke::<op::CreateImage>(PRINCIPAL, input)?;
             remember(policy, made.image_id, *schedule, created);
         }
-        Action::Copy { id, rule, region, expires, tags } => {
-            let copied = copy(call, policy, id, *rule, region, tags)?;
+        Action::Copy { id, schedule, rule, region, expires, tags } => {
+            let copied = copy(call, policy, id, (*schedule, *rule), region, tags)?;
             if let Some(expires) = *expires {
                 let region = region.clone();
                 policy.progress.copies.push(Copied { id: copied, region, expires });
@@ -311,7 +311,7 @@ fn perform(call: &mut Call<'_>, policy: &mut Policy, action: &Action) -> Result<
                 policy.progress.shares.push(share);
             }
         }
-        Action::Unshare { id, accounts } => permit(call, id, accounts, false)?,
+        Action::Unshare { id, accounts, .. } => permit(call, id, accounts, false)?,
         Action::FastRestore { id, schedule } => {
             let Some(rule) = fast_restore(policy, *schedule) else { return Ok(()) };
             let ends = rule.interval.map(|i| after(created, i, rule.interval_unit.as_deref()));
@@ -337,7 +337,7 @@ fn perform(call: &mut Call<'_>, policy: &mut Policy, action: &Action) -> Result<
             };
             call.invoke::<op::DisableFastSnapshotRestores>(PRINCIPAL, input)?;
         }
-        Action::Deprecate { id, at } => deprecate(call, call.region, id, *at)?,
+        Action::Deprecate { id, at, .. } => deprecate(call, call.region, id, *at)?,
         Action::Archive { id } => {
             let input = api::ModifySnapshotTierRequest {
                 snapshot_id: Some(id.clone()),
@@ -372,7 +372,7 @@ fn remember(policy: &mut Policy, id: Option<String>, schedule: usize, created: T
         None => policy.details.cross_region_copy_targets.is_some(),
     };
     if let Some(id) = id.filter(|_| follows) {
-        policy.progress.made.push(FollowUp { id, schedule, created });
+        policy.progress.made.push(FollowUp { id, schedule, created, part: None, again: None });
     }
 }
 
@@ -429,13 +429,12 @@ fn copy(
     call: &mut Call<'_>,
     policy: &Policy,
     id: &str,
-    rule: Option<(usize, usize)>,
+    (schedule, rule): (usize, usize),
     region: &str,
     tags: &Tags,
 ) -> Result<String, Error> {
-    let rule = rule.and_then(|(schedule, rule)| {
-        policy.schedules().get(schedule)?.cross_region_copy_rules.as_ref()?.get(rule)
-    });
+    let rules = policy.schedules().get(schedule);
+    let rule = rules.and_then(|rules| rules.cross_region_copy_rules.as_ref()?.get(rule));
     let encrypted = rule.is_some_and(|rule| rule.encrypted == Some(true)).then_some(true);
     let kms_key_id = rule.and_then(|rule| rule.cmk_arn.clone());
     let source = call.region.to_owned();

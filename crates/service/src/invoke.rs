@@ -10,8 +10,8 @@
 //! snapshot alone: who makes something and then describes it in one transaction does not find it.
 //!
 //! Deliberately not here: throttling, which protects the region from its callers; client tokens,
-//! since a transaction happens once; and a service's set-up of a region, which its first request
-//! does.
+//! since a transaction happens once; waiting for a record ([`Call::answer_when`]), since nothing is
+//! committed yet; and a service's set-up of a region, which its first request does.
 
 use crate::call::Call;
 use crate::dispatch::dry_run;

@@ -270,8 +270,10 @@ impl World {
                 let _ = writeln!(said, "    {} ERROR {failure}", shown(self.now));
                 self.policy.failure = Some(failure);
             }
+            let mut any = false;
             for action in &plan.actions {
                 let refused = self.act(action);
+                any |= refused;
                 let _ = writeln!(
                     said,
                     "    {} {action}{}{}",
@@ -279,6 +281,10 @@ impl World {
                     self.told(action),
                     if refused { ": refused" } else { "" }
                 );
+            }
+            if plan.retried && !any && is_settled(&self.policy.progress) {
+                let _ = writeln!(said, "    {} works again", shown(self.now));
+                self.policy.failure = None;
             }
             match plan.wake {
                 Some(wake) if wake <= end => self.now = self.now.max(wake),
@@ -324,13 +330,23 @@ impl World {
     /// Does what EC2 would; true when it is refused.
     fn act(&mut self, action: &Action) -> bool {
         let created = self.now;
+        let kind = match action {
+            Action::Copy { region, .. } | Action::DeleteCopy { region, .. } => region.as_str(),
+            Action::Share { .. } | Action::Unshare { .. } => "sharing",
+            _ => "",
+        };
+        if self.broken.contains(kind) {
+            self.policy.failure = Some(format!("{action} was refused"));
+            failed(&mut self.policy.progress, action, self.now, &self.resources);
+            return true;
+        }
         match action {
             Action::Snapshot { schedule, volume: source, tags }
             | Action::Snapshots { schedule, instance: source, tags, .. }
             | Action::Image { schedule, instance: source, tags, .. } => {
                 if self.broken.contains(source) {
                     self.policy.failure = Some(format!("{action} was refused"));
-                    failed(&mut self.policy.progress, action, self.now);
+                    failed(&mut self.policy.progress, action, self.now, &self.resources);
                     return true;
                 }
                 let sources = match action {
@@ -362,7 +378,13 @@ impl World {
                         deprecated: false,
                         tags: tags.clone(),
                     });
-                    self.policy.progress.made.push(FollowUp { id, schedule: *schedule, created });
+                    self.policy.progress.made.push(FollowUp {
+                        id,
+                        schedule: *schedule,
+                        created,
+                        part: None,
+                        again: None,
+                    });
                 }
             }
             Action::Copy { id, region, expires, .. } => {
