@@ -509,3 +509,150 @@ pub(crate) fn run(mut command: Command, input: Option<&str>) -> io::Result<()> {
     };
     Err(io::Error::new(kind, format!("{program}: {words}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(filled: bool) -> Record {
+        let source = Content { root: "0".repeat(64), size_gib: 1, key: None };
+        let spec = Spec {
+            id: "vol-0123456789abcdef0".to_owned(),
+            region: String::new(),
+            wanted: base::volume::Wanted::Present,
+            size_gib: 1,
+            source: (!filled).then_some(source),
+            key: None,
+            limits: base::volume::Limits::default(),
+            initialization_rate: None,
+            filled_first: false,
+            multi_attach: false,
+            snapshots: Vec::new(),
+        };
+        Record::new(&spec)
+    }
+
+    /// What happens to a record, and what a guest that reads through the layers would see: the
+    /// layers that a write went to, merged or not.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Cut,
+        Crash,
+        Upload,
+        Drop,
+        Merge,
+        Fill,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Cut),
+            Just(Step::Crash),
+            Just(Step::Upload),
+            Just(Step::Drop),
+            Just(Step::Merge),
+            Just(Step::Fill),
+        ]
+    }
+
+    proptest! {
+        /// Layers stay in order, a layer that a snapshot still needs is never merged away or into,
+        /// the one that fills is neither, and content stands at the layer that it was read from.
+        #[test]
+        fn layers_are_kept_as_long_as_they_are_needed(
+            filled: bool,
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let mut record = record(filled);
+            let mut number = 0;
+            for step in steps {
+                match step {
+                    Step::Cut | Step::Crash => {
+                        let (active, new) = (record.active(), record.next);
+                        record.next += 1;
+                        number += 1;
+                        let snapshots = vec![format!("snap-{number}")];
+                        record.cutting = Some(Cutting { new, snapshots });
+                        prop_assert_eq!(record.mergeable(), None, "while it is open");
+                        if matches!(step, Step::Crash) {
+                            record.cutting = None;
+                            continue;
+                        }
+                        record.finish_cut();
+                        prop_assert_eq!(record.active(), new);
+                        prop_assert_eq!(record.snapshots[&format!("snap-{number}")].layer, active);
+                    }
+                    Step::Upload => {
+                        let pending = record.snapshots.iter_mut().find(|(_, t)| t.result.is_none());
+                        let Some((id, taken)) = pending else { continue };
+                        let root = id.clone();
+                        let content = Content { root, size_gib: 1, key: None };
+                        let layer = taken.layer;
+                        let kept = record.layers.iter_mut().find(|l| l.number == layer);
+                        prop_assert!(kept.is_some(), "the layer of {id} is gone");
+                        kept.unwrap().content = Some(content.clone());
+                        taken.result =
+                            Some(Outcome::Completed { content, new_bytes: 0, full_bytes: 0 });
+                    }
+                    Step::Drop => {
+                        record.snapshots.pop_first();
+                    }
+                    Step::Merge => {
+                        let Some(merging) = record.mergeable() else { continue };
+                        prop_assert!(record.snapshots.values().all(|t| t.result.is_some()));
+                        prop_assert!(merging.top != record.active());
+                        prop_assert!(record.filled || merging.base != 0);
+                        let at = |number| record.layers.iter().position(|l| l.number == number);
+                        prop_assert_eq!(at(merging.top), at(merging.base).map(|base| base + 1));
+                        let top = at(merging.top).and_then(|at| record.layers[at].content.clone());
+                        record.merging = Some(merging);
+                        record.finish_merge();
+                        let base = record.layers.iter().find(|l| l.number == merging.base);
+                        prop_assert_eq!(&base.unwrap().content, &top);
+                    }
+                    Step::Fill => record.filled = true,
+                }
+                let numbers: Vec<u32> = record.layers.iter().map(|l| l.number).collect();
+                prop_assert!(numbers.is_sorted() && !numbers.is_empty());
+                let text = serde_json::to_vec(&record).unwrap();
+                prop_assert_eq!(&serde_json::from_slice::<Record>(&text).unwrap(), &record);
+            }
+            // At rest there are two layers at most, three while the volume fills.
+            record.filled = true;
+            record.snapshots.clear();
+            while let Some(merging) = record.mergeable() {
+                record.merging = Some(merging);
+                record.finish_merge();
+            }
+            prop_assert!(record.layers.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn a_volume_is_made_whole_or_not_at_all() {
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir(data.path().join("volumes")).unwrap();
+        let directory = Directory::new(data.path(), "vol-0123456789abcdef0");
+        let record = record(false);
+        // What a crash left.
+        fs::create_dir(data.path().join("volumes/vol-0123456789abcdef0.new")).unwrap();
+        fs::create_dir(data.path().join("volumes/vol-0123456789abcdef1.gone")).unwrap();
+        directory.create(&record, Some("secret")).unwrap();
+        assert_eq!(directory.read().unwrap().as_ref(), Some(&record));
+        assert_eq!(volumes(data.path()).unwrap(), ["vol-0123456789abcdef0"]);
+        assert_eq!(fs::read_dir(data.path().join("volumes")).unwrap().count(), 1);
+        // A layer of a cut that was not recorded, and half of one.
+        directory.add_layer(7, IDLE_USER).unwrap();
+        fs::write(directory.path().join("8.qcow2.new"), "half").unwrap();
+        directory.tidy(&record).unwrap();
+        for (number, there) in [(0, true), (1, true), (7, false)] {
+            assert_eq!(directory.layer_path(number).exists(), there, "{number}");
+        }
+        assert!(!directory.path().join("8.qcow2.new").exists());
+        directory.remove().unwrap();
+        directory.remove().unwrap();
+        assert_eq!(directory.read().unwrap(), None);
+        assert_eq!(fs::read_dir(data.path().join("volumes")).unwrap().count(), 0);
+    }
+}

@@ -124,7 +124,7 @@ impl Volume {
                 tracing::warn!(id = self.handle.id, message, kind = ?work.kind, "work failed");
                 if matches!(work.kind, Kind::Fill { .. }) {
                     self.unfilled =
-                        Some(format!("not all of the snapshot can be read or kept: {message}"));
+                        Some(format!("the volume cannot be filled from its snapshot: {message}"));
                 }
                 let what = match work.kind {
                     Kind::Fill { .. } => "fill",
@@ -339,7 +339,7 @@ impl Volume {
                 tracing::warn!(id, message, ?kind, "a job of a volume failed");
                 if kind == JobKind::Stream {
                     self.unfilled =
-                        Some(format!("not all of the snapshot can be read or kept: {message}"));
+                        Some(format!("the volume cannot be filled from its snapshot: {message}"));
                 }
                 let what = if kind == JobKind::Stream { "fill" } else { "merge" };
                 self.put_off(what, JOB_AGAIN);

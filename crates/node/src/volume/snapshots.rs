@@ -11,7 +11,7 @@ use super::directory::{self, IDLE_USER, Outcome, Record};
 use super::host::{Chain, Cut, Host, JobKind, Layer, Throttle};
 use super::task::{TICK, Uploading, Volume, blocking};
 use super::upload::{Plan, Problem, Progress, upload};
-use base::volume::{Content, Spec};
+use base::volume::{Content, SnapshotState, Spec, State};
 use block::Finished;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,9 @@ use tokio::time::Instant;
 
 /// How often data is read that cannot be read.
 const READINGS: u32 = 4;
+
+/// How often the others of a group are waited for that nothing is known of.
+const GROUP_TRIES: u32 = 3;
 
 impl Volume {
     /// Forgets the snapshots that the spec does not name any more.
@@ -36,6 +39,7 @@ impl Volume {
         for id in &dropped {
             record.snapshots.remove(id);
             self.attempts.remove(id);
+            self.group_tries.remove(id);
         }
         if self.uploading.as_ref().is_some_and(|upload| dropped.contains(&upload.snapshot)) {
             self.uploading = None;
@@ -145,6 +149,7 @@ impl Volume {
         let Some(taken) = record.snapshots.get_mut(&id) else { return };
         let attempts = self.attempts.entry(id.clone()).or_default();
         attempts.count += 1;
+        attempts.unreadable += u32::from(matches!(result, Err(Problem::Unreadable(_))));
         let failed = match result {
             Ok(finished) => {
                 let content = finished.content(key);
@@ -169,7 +174,7 @@ impl Volume {
                 None
             }
             Err(Problem::Final(message)) => Some(message),
-            Err(Problem::Unreadable(message)) if attempts.count >= READINGS => Some(message),
+            Err(Problem::Unreadable(message)) if attempts.unreadable >= READINGS => Some(message),
             Err(problem) => {
                 tracing::warn!(id, ?problem, "the upload of a snapshot is tried again");
                 attempts.whole |= matches!(problem, Problem::Parent(_));
@@ -261,16 +266,20 @@ impl Volume {
         let due = self.due(spec);
         let Some(first) = due.first() else { return false };
         // Those that stand alone share a cut; a group has its own.
-        let group: &[(String, String)] = match first.together.len() {
-            0 | 1 => &[],
-            _ => &first.together,
-        };
+        let group = self.group(first);
         let ids: Vec<String> = match group.is_empty() {
             false => vec![first.id.clone()],
-            true => due.iter().filter(|s| s.together.len() < 2).map(|s| s.id.clone()).collect(),
+            true => {
+                let alone =
+                    due.iter().filter(|other| other.id == first.id || other.together.len() < 2);
+                alone.map(|snapshot| snapshot.id.clone()).collect()
+            }
         };
         let began = Instant::now();
-        if let Err(message) = self.cut(ids.clone(), group, owner).await {
+        if let Err(message) = self.cut(ids.clone(), &group, owner).await {
+            for id in ids.iter().filter(|_| !group.is_empty()) {
+                *self.group_tries.entry(id.clone()).or_default() += 1;
+            }
             tracing::warn!(id = self.handle.id, message, "a snapshot could not be cut yet");
             self.put_off("cut", TICK);
             return false;
@@ -278,6 +287,34 @@ impl Volume {
         tracing::info!(id = self.handle.id, ?ids, elapsed = ?began.elapsed(), "cut");
         self.publish();
         true
+    }
+
+    /// The others that are still to be cut together with a snapshot of this volume, and itself;
+    /// nothing if there are none.
+    fn group(&self, snapshot: &base::volume::Snapshot) -> Vec<(String, String)> {
+        let tries = self.group_tries.get(&snapshot.id).copied().unwrap_or(0);
+        let is_waited_for = |(volume, snapshot): &&(String, String)| {
+            if *volume == self.handle.id {
+                return true;
+            }
+            let handle = super::locked(&self.shared.volumes).get(volume).cloned();
+            let state = handle.map(|handle| super::locked(&handle.state).clone());
+            let snapshots = match &state {
+                Some(State::Ready(ready)) => &ready.snapshots,
+                Some(State::Deleting { snapshots }) => snapshots,
+                Some(State::Gone | State::Failed { .. }) => return false,
+                // Not told of it yet, or for good.
+                _ => return tries < GROUP_TRIES,
+            };
+            match snapshots.get(snapshot) {
+                Some(SnapshotState::Pending { cut, .. }) => !cut,
+                // A crash came between its cut and ours.
+                Some(_) => false,
+                None => tries < GROUP_TRIES,
+            }
+        };
+        let group: Vec<_> = snapshot.together.iter().filter(is_waited_for).cloned().collect();
+        if group.len() < 2 { Vec::new() } else { group }
     }
 
     /// Freezes the active layer as `snapshots`.

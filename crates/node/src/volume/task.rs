@@ -75,6 +75,8 @@ pub(crate) struct Volume {
     pub(super) work: Option<Work>,
     pub(super) uploading: Option<Uploading>,
     pub(super) attempts: BTreeMap<String, Attempts>,
+    /// How often a snapshot's group did not come together.
+    pub(super) group_tries: BTreeMap<String, u32>,
     pub(super) pins: HashMap<String, Pinned>,
     /// What runs in the owner.
     pub(super) job: Option<JobKind>,
@@ -118,6 +120,8 @@ impl Drop for Uploading {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Attempts {
     pub(super) count: u32,
+    /// Those in which the volume's data could not be read.
+    pub(super) unreadable: u32,
     /// Without the parent, which is damaged.
     pub(super) whole: bool,
     pub(super) after: Option<Instant>,
@@ -182,6 +186,7 @@ impl Volume {
             work: None,
             uploading: None,
             attempts: BTreeMap::new(),
+            group_tries: BTreeMap::new(),
             pins,
             job: None,
             filled_percent: 0,

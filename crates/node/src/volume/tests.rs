@@ -161,6 +161,15 @@ impl Node {
         self.ready(id, "cut", is).await;
     }
 
+    /// Waits until the volume's layers are as few as they can be.
+    async fn merged(&self, id: &str) {
+        let began = Instant::now();
+        while self.record(id).layers.len() > 2 || self.record(id).merging.is_some() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", self.record(id));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn gone(&self, id: &str) {
         let began = Instant::now();
         while self.volumes.state(id) != State::Gone {
@@ -333,11 +342,7 @@ async fn a_volume_its_snapshots_and_its_end() {
     // Both are recorded: the layers merge under the machine.
     spec.snapshots.clear();
     node.volumes.apply(spec.clone());
-    let began = Instant::now();
-    while node.record(VOLUME).layers.len() > 2 || node.record(VOLUME).merging.is_some() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", node.record(VOLUME));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    node.merged(VOLUME).await;
     // One that nothing was written for holds no new block.
     spec.snapshots = vec![snapshot("snap-3", Some(&second))];
     node.volumes.apply(spec.clone());
@@ -454,6 +459,9 @@ async fn several_volumes_are_cut_at_one_instant_and_a_daemon_may_end() {
         node.completed(id, "snap-r").await;
     }
     // The machine dies with a cut recorded that may have happened.
+    for id in volumes {
+        node.merged(id).await;
+    }
     node.volumes.stop();
     let directory = Directory::new(node.directory.path(), VOLUME);
     let mut record = node.record(VOLUME);
@@ -470,6 +478,42 @@ async fn several_volumes_are_cut_at_one_instant_and_a_daemon_may_end() {
     keeper.quit().await;
     node.volumes.machine_ended(&id).await;
     node.completed(VOLUME, "x").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_a_crash_parted_is_completed() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let together: Vec<_> = [VOLUME, OTHER].map(|id| (id.to_owned(), format!("snap-{id}"))).to_vec();
+    let specs = [VOLUME, OTHER].map(|id| {
+        let mut spec = spec(id);
+        let mut both = snapshot(&format!("snap-{id}"), None);
+        both.together = together.clone();
+        spec.snapshots = vec![both];
+        spec
+    });
+    for id in [VOLUME, OTHER] {
+        node.volumes.apply(spec(id));
+        node.ready(id, "made", |_| true).await;
+    }
+    node.volumes.stop();
+    let directory = Directory::new(node.directory.path(), VOLUME);
+    let mut record = node.record(VOLUME);
+    let snapshots = vec![format!("snap-{VOLUME}")];
+    record.cutting = Some(directory::Cutting { new: record.next, snapshots });
+    directory.add_layer(record.next, record.user()).unwrap();
+    record.next += 1;
+    record.finish_cut();
+    directory.write(&record).unwrap();
+    node.restart();
+    for spec in &specs {
+        node.volumes.apply(spec.clone());
+    }
+    for id in [VOLUME, OTHER] {
+        node.completed(id, &format!("snap-{id}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
