@@ -13,7 +13,9 @@ pub enum Kind {
     /// A pure function of caller, input and snapshot: its answer may be kept until the state
     /// changes.
     Read,
-    /// Reads what is not in the snapshot as well, such as a console file: never kept.
+    /// Reads what is not in the snapshot as well, such as a console file or the time, or keeps
+    /// something outside it, such as a block: never kept, and it may wait for a disk. May stage a
+    /// transaction.
     Live,
     /// Stages a transaction.
     Write,
