@@ -3,11 +3,16 @@
 import base64
 import hashlib
 import itertools
+import urllib.error
+import urllib.request
 
 import pytest
 from asking import waiter
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from support import wait_for
+from support import Daemon, binary, wait_for
 
 BLOCK = 512 * 1024
 
@@ -195,3 +200,62 @@ def test_a_deleted_one_takes_its_blocks_with_it(daemon, ec2, ebs):
     assert upload.exists()
     ec2.delete_snapshot(SnapshotId=name)
     wait_for(lambda: not upload.exists(), "the upload to be dropped")
+
+
+def test_a_block_may_be_left_out_of_the_signature(daemon, region, ebs):
+    """As SDKs do behind TLS: the checksum says what the body is. Other services want it signed."""
+    environment = daemon.environment(region)
+    credentials = Credentials(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
+
+    def status(service, method, path, body, **headers):
+        request = AWSRequest(method, daemon.url + path, data=body, headers=headers)
+        request.headers["X-Amz-Content-SHA256"] = "UNSIGNED-PAYLOAD"
+        SigV4Auth(credentials, service, region).add_auth(request)
+        sent = urllib.request.Request(request.url, body, dict(request.headers.items()), method=method)
+        try:
+            with urllib.request.urlopen(sent, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    name = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "x-amz-Data-Length": str(BLOCK),
+        "x-amz-Checksum": checksum(data(1)),
+        "x-amz-Checksum-Algorithm": "SHA256",
+    }
+    path = f"/snapshots/{name}/blocks/0"
+    assert status("ebs", "PUT", path, data(1), **headers) == 201
+    assert status("ebs", "PUT", path, data(2), **headers) == 400
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert status("ec2", "POST", "/", b"Action=DescribeRegions&Version=2016-11-15", **form) == 403
+
+
+def test_what_was_answered_outlives_the_daemon(tmp_path):
+    blocks = {0: data(1), 3: data(2), 8: data(3)}
+    with Daemon(binary(), tmp_path, ["--driver", "sim"]) as daemon:
+        ec2, ebs = daemon.client("ec2", "us-east-1"), daemon.client("ebs", "us-east-1")
+
+        def restart():
+            daemon.kill()
+            daemon.start()
+
+        name = ebs.start_snapshot(VolumeSize=1, Encrypted=True)["SnapshotId"]
+        for index, block in blocks.items():
+            put(ebs, name, index, block)
+            restart()
+        ebs.complete_snapshot(SnapshotId=name, ChangedBlocksCount=3)
+        restart()
+        waiter(ec2, "snapshot_completed", SnapshotIds=[name])
+        copy = ec2.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId=name)["SnapshotId"]
+        sealed = ec2.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId=write(ec2, ebs, {1: data(4)}), Encrypted=True)
+        restart()
+        for snapshot in (copy, sealed["SnapshotId"]):
+            waiter(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+        assert read(ebs, name) == read(ebs, copy) == blocks
+        # Tokens are the region's, not the daemon's.
+        (listed,) = ebs.list_snapshot_blocks(SnapshotId=sealed["SnapshotId"])["Blocks"]
+        restart()
+        answer = ebs.get_snapshot_block(SnapshotId=sealed["SnapshotId"], **listed)
+        assert answer["BlockData"].read() == data(4)
