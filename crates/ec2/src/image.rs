@@ -23,6 +23,7 @@ mod attribute;
 mod copy;
 mod create;
 mod describe;
+mod export;
 mod mapping;
 mod publish;
 pub(crate) mod reconciler;
@@ -48,6 +49,7 @@ pub(crate) const OPERATIONS: &[&[Operation]] = &[
     copy::OPERATIONS,
     create::OPERATIONS,
     describe::OPERATIONS,
+    export::OPERATIONS,
     register::OPERATIONS,
     state::OPERATIONS,
     task::OPERATIONS,

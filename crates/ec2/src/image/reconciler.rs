@@ -11,8 +11,9 @@
 //! [`image_step`], [`import_step`] and [`export_step`] are the plans: pure. A snapshot's record wakes
 //! what stands on it: the images that it names, and the imports that it is a disk of.
 
+use super::export::{EXPORT, exported_key};
 use super::record::{ExportTask, ImportTask, TaskState};
-use super::task::{EXPORT, IMPORT, drop_snapshots, exported_key};
+use super::task::{IMPORT, drop_snapshots, token_claim};
 use super::{blank, stage};
 use crate::record::{
     Image, ImageState, MappedDisk, MappedVolume, Mapping, Snapshot, SnapshotState, StateReason, key,
@@ -240,6 +241,13 @@ fn run_import(call: &mut Call<'_>, at: &str) -> Result<(), Error> {
             next.message = Some(why);
         }
         TaskStep::Expire => {
+            if let Some(wish) = &task.asked_with {
+                let claim = token_claim(call.region, &task.owner_id, &wish.token);
+                // It may be another task's by now.
+                if call.get::<String>(&claim)?.is_some_and(|id| *id == task.id) {
+                    call.delete(&claim);
+                }
+            }
             call.delete(at);
             return Ok(());
         }

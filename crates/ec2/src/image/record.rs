@@ -214,8 +214,20 @@ pub(crate) struct ImportTask {
     pub(crate) message: Option<String>,
     /// When it ended.
     pub(crate) ended: Option<Timestamp>,
+    /// The request's client token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_with: Option<AskedWith>,
     /// Tags.
     pub(crate) tags: Tags,
+}
+
+/// A client token, and what was asked for with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AskedWith {
+    /// The token.
+    pub(crate) token: String,
+    /// SHA-256 of the request, hexadecimal.
+    pub(crate) asked: String,
 }
 
 /// A disk of an [`ImportTask`].

@@ -1,4 +1,4 @@
-//! Import and export of disk files: ImportSnapshot, ImportImage, ExportImage and their tasks.
+//! Import of disk files: ImportSnapshot, ImportImage and their tasks.
 //!
 //! An import makes pending snapshots, each of which is a task of the node; when all are completed an
 //! image is made of them ([`super::reconciler`]). Until S3 is served, a bucket is the directory
@@ -9,12 +9,13 @@
 //! Not here: importing from HTTPS URLs, OVA archives, running instances; storing AMIs in S3.
 
 use super::attribute::check_description;
-use super::record::{ExportTask, ImportTask, ImportedDisk, ImportedImage, TaskState};
-use super::{own, register, unavailable};
+use super::record::{AskedWith, ImportTask, ImportedDisk, ImportedImage, TaskState};
+use super::register;
 use crate::record::snapshot::Origin;
-use crate::record::{ImageState, Snapshot, SnapshotState, Tags, key};
+use crate::record::{Snapshot, SnapshotState, Tags, key};
 use crate::snapshot::{self, Copy};
 use crate::{encryption, tag};
+use aws_lc_rs::digest;
 use model::ec2::{self as api, op};
 use service::filter::{Field, Filters};
 use service::page::page;
@@ -24,8 +25,6 @@ use std::sync::Arc;
 
 /// [`ImportTask`] records.
 pub(super) const IMPORT: &str = "import-task";
-/// [`ExportTask`] records.
-pub(super) const EXPORT: &str = "export-task";
 
 pub(crate) const OPERATIONS: &[Operation] = &[
     operation!(
@@ -84,34 +83,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ["Filters.*", "ImportTaskIds", "MaxResults", "NextToken"]
     ),
     operation!(op::CancelImportTask, cancel_import_task, Write, ["CancelReason", "ImportTaskId"]),
-    operation!(
-        op::ExportImage,
-        export_image,
-        Write,
-        [
-            "ClientToken",
-            "Description",
-            "DiskImageFormat",
-            "ImageId",
-            "RoleName",
-            "S3ExportLocation.*",
-            "TagSpecifications.*",
-            "TagSpecifications.Tags.*",
-        ]
-    ),
-    operation!(
-        op::DescribeExportImageTasks,
-        describe_export_image_tasks,
-        Read,
-        ["ExportImageTaskIds", "Filters.*", "MaxResults", "NextToken"]
-    ),
-    operation!(op::CancelExportTask, cancel_export_task, Write, ["ExportTaskId"]),
 ];
 
 /// Formats that are read. AWS has no QCOW2.
 const FORMATS: [&str; 5] = ["RAW", "VHD", "VHDX", "VMDK", "QCOW2"];
 
-fn task_key(call: &Call<'_>, kind: &str, id: &str) -> String {
+pub(super) fn task_key(call: &Call<'_>, kind: &str, id: &str) -> String {
     key::of(call.region, kind, call.account(), id)
 }
 
@@ -119,7 +96,7 @@ fn task_key(call: &Call<'_>, kind: &str, id: &str) -> String {
 ///
 /// # Errors
 /// `InvalidParameterValue`.
-fn check_object(bucket: &str, object: &str) -> Result<(), Error> {
+pub(super) fn check_object(bucket: &str, object: &str) -> Result<(), Error> {
     let alphanumeric = |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric());
     // S3 User Guide, "Bucket naming rules".
     let bucket_is_good = (3..=63).contains(&bucket.len())
@@ -185,6 +162,51 @@ fn check_format(format: Option<String>) -> Result<Option<String>, Error> {
     )))
 }
 
+/// What an import was asked for, if it has a client token.
+fn asked<T: std::fmt::Debug>(input: &T, token: Option<&String>) -> Option<AskedWith> {
+    let token = token.filter(|token| !token.is_empty())?.clone();
+    let hash = digest::digest(&digest::SHA256, format!("{input:?}").as_bytes());
+    let asked = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(AskedWith { token, asked })
+}
+
+/// Claims a client token: → task id. The model does not call these tokens idempotency tokens, so
+/// the dispatcher does nothing about them.
+pub(super) fn token_claim(region: &str, account: &str, token: &str) -> String {
+    key::of(region, "import-token", account, token)
+}
+
+/// The task that an earlier request with the same token began.
+///
+/// # Errors
+/// `IdempotentParameterMismatch`.
+fn begun(call: &mut Call<'_>, wish: Option<&AskedWith>) -> Result<Option<View>, Error> {
+    let Some(wish) = wish else { return Ok(None) };
+    let claim = token_claim(call.region, call.account(), &wish.token);
+    let Some(id) = call.get::<String>(&claim)? else { return Ok(None) };
+    let at = task_key(call, IMPORT, &id);
+    let Some(task) = call.get::<ImportTask>(&at)? else { return Ok(None) };
+    if task.asked_with.as_ref() != Some(wish) {
+        return Err(Error::client(
+            "IdempotentParameterMismatch",
+            "The client token that you provided matches an existing request, but the parameters \
+             differ.",
+        ));
+    }
+    View::new(call, task).map(Some)
+}
+
+/// Stages a new task.
+fn begin(call: &mut Call<'_>, task: ImportTask) -> Result<View, Error> {
+    if let Some(wish) = &task.asked_with {
+        let claim = token_claim(call.region, call.account(), &wish.token);
+        call.put(&claim, task.id.clone());
+    }
+    let at = task_key(call, IMPORT, &task.id);
+    let task = call.put(&at, task);
+    View::new(call, task)
+}
+
 /// What an import does to each of its disks.
 struct Wish {
     encrypted: Option<bool>,
@@ -215,6 +237,10 @@ pub(super) fn import_snapshot(
     call: &mut Call<'_>,
     input: api::ImportSnapshotRequest,
 ) -> Result<api::ImportSnapshotResult, Error> {
+    let asked_with = asked(&input, input.client_token.as_ref());
+    if let Some(known) = begun(call, asked_with.as_ref())? {
+        return Ok(import_snapshot_result(&known));
+    }
     let tags = tags(call, input.tag_specifications.as_deref(), "import-snapshot-task")?;
     let description = input.description.unwrap_or_default();
     check_description(&description)?;
@@ -242,20 +268,24 @@ pub(super) fn import_snapshot(
         state: TaskState::Active,
         message: None,
         ended: None,
+        asked_with,
         tags,
     };
-    let at = task_key(call, IMPORT, &task.id);
-    let task = call.put(&at, task);
-    let shown = snapshot_task(&View::new(call, task)?);
-    Ok(api::ImportSnapshotResult {
+    let task = begin(call, task)?;
+    Ok(import_snapshot_result(&task))
+}
+
+fn import_snapshot_result(task: &View) -> api::ImportSnapshotResult {
+    let shown = snapshot_task(task);
+    api::ImportSnapshotResult {
         description: shown.description,
         import_task_id: shown.import_task_id,
         snapshot_task_detail: shown.snapshot_task_detail,
         tags: shown.tags,
-    })
+    }
 }
 
-fn tags(
+pub(super) fn tags(
     call: &Call<'_>,
     specifications: Option<&[api::TagSpecification]>,
     kind: &str,
@@ -267,6 +297,10 @@ pub(super) fn import_image(
     call: &mut Call<'_>,
     input: api::ImportImageRequest,
 ) -> Result<api::ImportImageResult, Error> {
+    let asked_with = asked(&input, input.client_token.as_ref());
+    if let Some(known) = begun(call, asked_with.as_ref())? {
+        return Ok(import_image_result(&known));
+    }
     let tags = tags(call, input.tag_specifications.as_deref(), "import-image-task")?;
     let description = input.description.unwrap_or_default();
     check_description(&description)?;
@@ -321,12 +355,16 @@ pub(super) fn import_image(
         state: TaskState::Active,
         message: None,
         ended: None,
+        asked_with,
         tags,
     };
-    let at = task_key(call, IMPORT, &task.id);
-    let task = call.put(&at, task);
-    let shown = image_task(&View::new(call, task)?);
-    Ok(api::ImportImageResult {
+    let task = begin(call, task)?;
+    Ok(import_image_result(&task))
+}
+
+fn import_image_result(task: &View) -> api::ImportImageResult {
+    let shown = image_task(task);
+    api::ImportImageResult {
         architecture: shown.architecture,
         description: shown.description,
         encrypted: shown.encrypted,
@@ -342,7 +380,7 @@ pub(super) fn import_image(
         status_message: shown.status_message,
         tags: shown.tags,
         ..Default::default()
-    })
+    }
 }
 
 /// Where an imported disk is: as the request says, or `/dev/sda1`, then `/dev/sdf` and on.
@@ -612,7 +650,7 @@ pub(super) fn cancel_import_task(
     })
 }
 
-fn not_active(id: &str, state: TaskState) -> Error {
+pub(super) fn not_active(id: &str, state: TaskState) -> Error {
     Error::client(
         "IncorrectState",
         format!("The task '{id}' cannot be cancelled: it is '{}'.", state.name()),
@@ -628,143 +666,4 @@ pub(super) fn drop_snapshots(call: &mut Call<'_>, task: &ImportTask) -> Result<(
         }
     }
     Ok(())
-}
-
-pub(super) fn export_image(
-    call: &mut Call<'_>,
-    input: api::ExportImageRequest,
-) -> Result<api::ExportImageResult, Error> {
-    let tags = tags(call, input.tag_specifications.as_deref(), "export-image-task")?;
-    let description = input.description.unwrap_or_default();
-    check_description(&description)?;
-    let image = own(call, &input.image_id.unwrap_or_default())?;
-    if image.state != ImageState::Available {
-        return Err(unavailable(&image.id));
-    }
-    let not_exportable = |why: &str| {
-        Error::client(
-            "NotExportable",
-            format!("The image '{}' cannot be exported: {why}", image.id),
-        )
-    };
-    let volumes: Vec<_> = image.mappings.iter().filter_map(|m| m.volume()).collect();
-    let [volume] = volumes.as_slice() else {
-        return Err(not_exportable("it has more than one volume."));
-    };
-    // VM Import/Export User Guide, "Considerations for image export".
-    if volume.encrypted {
-        return Err(not_exportable("its snapshot is encrypted."));
-    }
-    let snapshot_id = volume.snapshot_id.clone().unwrap_or_default();
-    let (_, snapshot) = snapshot::own(call, &snapshot_id)?;
-    snapshot::usable(&snapshot)?;
-    let location = input.s3_export_location.unwrap_or_default();
-    let task = ExportTask {
-        v: 1,
-        id: call.new_id("export-ami"),
-        image_id: image.id.clone(),
-        description,
-        format: input.disk_image_format.unwrap_or_default(),
-        bucket: location.s3_bucket.unwrap_or_default(),
-        prefix: location.s3_prefix.unwrap_or_default(),
-        role: input.role_name,
-        content: snapshot.content.clone(),
-        state: TaskState::Active,
-        progress: 0,
-        message: None,
-        ended: None,
-        tags,
-    };
-    check_object(&task.bucket, &exported_key(&task))?;
-    let at = task_key(call, EXPORT, &task.id);
-    let task = call.put(&at, task);
-    let shown = export_task(&task);
-    Ok(api::ExportImageResult {
-        description: shown.description,
-        disk_image_format: Some(task.format.clone()),
-        export_image_task_id: shown.export_image_task_id,
-        image_id: shown.image_id,
-        progress: shown.progress,
-        role_name: task.role.clone(),
-        s3_export_location: shown.s3_export_location,
-        status: shown.status,
-        status_message: shown.status_message,
-        tags: shown.tags,
-    })
-}
-
-/// The key of the object that an export writes: `exports/export-ami-….vmdk`.
-pub(super) fn exported_key(task: &ExportTask) -> String {
-    format!("{}{}.{}", task.prefix, task.id, task.format.to_ascii_lowercase())
-}
-
-fn export_task(task: &ExportTask) -> api::ExportImageTask {
-    let active = task.state == TaskState::Active;
-    api::ExportImageTask {
-        description: Some(task.description.clone()),
-        export_image_task_id: Some(task.id.clone()),
-        image_id: Some(task.image_id.clone()),
-        progress: active.then(|| task.progress.to_string()),
-        s3_export_location: Some(api::ExportTaskS3Location {
-            s3_bucket: Some(task.bucket.clone()),
-            s3_prefix: Some(task.prefix.clone()),
-        }),
-        status: Some(task.state.name().to_owned()),
-        status_message: task.message.clone().or_else(|| active.then(|| "converting".to_owned())),
-        tags: tag::to_model(&task.tags),
-    }
-}
-
-const EXPORT_FILTERS: &[Field<ExportTask>] =
-    &[("task-state", |task| vec![task.state.name().into()])];
-
-fn unknown_export(id: &str) -> Error {
-    Error::client(
-        "InvalidExportTaskID.NotFound",
-        format!("The export task ID '{id}' cannot be found"),
-    )
-}
-
-pub(super) fn describe_export_image_tasks(
-    call: &mut Call<'_>,
-    input: api::DescribeExportImageTasksRequest,
-) -> Result<api::DescribeExportImageTasksResult, Error> {
-    let filters = Filters::new(crate::filters(input.filters), EXPORT_FILTERS)?;
-    let prefix = task_key(call, EXPORT, "");
-    let mut tasks = call.scan::<ExportTask>(&prefix)?;
-    let ids = input.export_image_task_ids.unwrap_or_default();
-    if let Some(id) = ids.iter().find(|id| !tasks.iter().any(|task| task.id == **id)) {
-        return Err(unknown_export(id));
-    }
-    tasks.retain(|task| {
-        (ids.is_empty() || ids.contains(&task.id)) && filters.accept(task, &task.tags)
-    });
-    let token = input.next_token.as_deref();
-    let page = page(tasks, |task| task.id.as_str(), input.max_results, token, 1..=500)?;
-    Ok(api::DescribeExportImageTasksResult {
-        export_image_tasks: Some(page.items.iter().map(|task| export_task(task)).collect()),
-        next_token: page.next_token,
-    })
-}
-
-pub(super) fn cancel_export_task(
-    call: &mut Call<'_>,
-    input: api::CancelExportTaskRequest,
-) -> Result<wire::Empty, Error> {
-    let id = input.export_task_id.unwrap_or_default();
-    if !id.starts_with("export-") {
-        return Err(Error::client(
-            "InvalidExportTaskID.Malformed",
-            format!("Invalid id: \"{id}\" (expecting \"export-...\")"),
-        ));
-    }
-    let at = task_key(call, EXPORT, &id);
-    let known = call.get::<ExportTask>(&at)?.ok_or_else(|| unknown_export(&id))?;
-    if known.state != TaskState::Active {
-        return Err(not_active(&id, known.state));
-    }
-    let mut task = ExportTask::clone(&known);
-    task.state = TaskState::Deleting;
-    call.put(&at, task);
-    Ok(wire::Empty)
 }

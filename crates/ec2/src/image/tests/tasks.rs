@@ -1,6 +1,7 @@
 //! Imports and exports, and the plans of the reconciler.
 
 use super::making::{bare, end, image, made, registration, snapshot, text};
+use crate::image::export::*;
 use crate::image::reconciler::{
     Disk, ImageStep, RECONCILER, TaskStep, export_step, image_step, import_step,
 };
@@ -96,6 +97,30 @@ fn an_import_may_be_encrypted_and_may_fail() {
         Some("ClientError: Disk validation failed [The disk is full.]")
     );
     assert_eq!(snapshot(&region, &made), None, "nothing is left of it");
+}
+
+#[test]
+fn a_token_begins_one_import() {
+    let region = Region::new();
+    let with_token = |object: &str| api::ImportSnapshotRequest {
+        client_token: text("once"),
+        ..one_disk(object)
+    };
+    let first = region.ok(import_snapshot, with_token("a.vmdk")).import_task_id.unwrap();
+    let again = region.ok(import_snapshot, with_token("a.vmdk")).import_task_id.unwrap();
+    assert_eq!(first, again);
+    assert!(
+        region
+            .refused(import_snapshot, with_token("b.vmdk"))
+            .starts_with("IdempotentParameterMismatch")
+    );
+    let made = import_record(&region, &first).unwrap().disks[0].snapshot_id.clone();
+    end(&region, &made, SnapshotState::Completed);
+    region.pass(WEEK);
+    let at = key::of("us-east-1", IMPORT, ACCOUNT, &first);
+    region.run(|call| (RECONCILER.run)(call, &at)).unwrap();
+    let later = region.ok(import_snapshot, with_token("b.vmdk")).import_task_id.unwrap();
+    assert_ne!(later, first, "the token is forgotten with its task");
 }
 
 #[test]
@@ -348,6 +373,7 @@ fn the_plans_of_tasks() {
         state: TaskState::Active,
         message: None,
         ended: None,
+        asked_with: None,
         tags: Tags::new(),
     };
     assert_eq!(import_step(&import, &[Disk::Pending], now), TaskStep::Rest);
