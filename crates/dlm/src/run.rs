@@ -78,6 +78,9 @@ fn step(call: &mut Call<'_>, policy: &mut Policy, resources: &Resources) -> Opti
             policy.failure = Some(message(&format!("{action}: {error}")));
         }
     }
+    if plan.retried && !refused && plan::is_settled(&policy.progress) {
+        policy.failure = None;
+    }
     let left = policy
         .progress
         .schedules

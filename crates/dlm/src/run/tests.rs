@@ -120,6 +120,9 @@ fn copy_snapshot(
     input: api::CopySnapshotRequest,
 ) -> Result<api::CopySnapshotResult, Error> {
     assert_eq!(input.source_region.as_deref(), Some("us-east-1"));
+    if call.exists("/no-copies") {
+        return Err(Error::client("ResourceLimitExceeded", "Too many snapshots are being copied"));
+    }
     let id = store_snapshot(call, "vol-ffffffff".to_owned(), input.tag_specifications);
     Ok(api::CopySnapshotResult { snapshot_id: Some(id), ..api::CopySnapshotResult::default() })
 }
@@ -381,6 +384,31 @@ fn copies_live_in_their_region() {
     let copies = world.snapshots("eu-west-1");
     assert_eq!(copies.len(), 1);
     assert_eq!(copies[0].started, at("2026-01-03T03:00:00Z"));
+}
+
+#[test]
+fn a_copy_that_is_refused_is_made_later() {
+    let world = World::new(EC2);
+    world.volume("vol-aaaaaaaa", false);
+    let rule = CrossRegionCopyRule {
+        encrypted: Some(false),
+        target: Some("eu-west-1".to_owned()),
+        ..CrossRegionCopyRule::default()
+    };
+    world.daily(1, Some(vec![rule]));
+    world.run(|call| call.put("/no-copies", true));
+    world.until("2026-01-01T12:00:00Z");
+    assert_eq!(world.policy().state(), "ERROR");
+    assert!(
+        world.policy().failure.as_deref().unwrap().contains("Too many"),
+        "{:?}",
+        world.policy()
+    );
+    assert_eq!(world.snapshots("eu-west-1").len(), 0);
+    world.run(|call| call.delete("/no-copies"));
+    world.until("2026-01-01T18:00:00Z");
+    assert_eq!(world.snapshots("eu-west-1").len(), 1);
+    assert_eq!(world.policy().state(), "ENABLED");
 }
 
 #[test]
