@@ -162,10 +162,15 @@ fn check_format(format: Option<String>) -> Result<Option<String>, Error> {
     )))
 }
 
-/// What an import was asked for, if it has a client token.
-fn asked<T: std::fmt::Debug>(input: &T, token: Option<&String>) -> Option<AskedWith> {
+/// What an import was asked for, if it has a client token. URLs are said apart: as a part of the
+/// input they are secret.
+fn asked<T: std::fmt::Debug>(
+    input: &T,
+    urls: &[Option<&String>],
+    token: Option<&String>,
+) -> Option<AskedWith> {
     let token = token.filter(|token| !token.is_empty())?.clone();
-    let hash = digest::digest(&digest::SHA256, format!("{input:?}").as_bytes());
+    let hash = digest::digest(&digest::SHA256, format!("{input:?}{urls:?}").as_bytes());
     let asked = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Some(AskedWith { token, asked })
 }
@@ -237,7 +242,8 @@ pub(super) fn import_snapshot(
     call: &mut Call<'_>,
     input: api::ImportSnapshotRequest,
 ) -> Result<api::ImportSnapshotResult, Error> {
-    let asked_with = asked(&input, input.client_token.as_ref());
+    let url = input.disk_container.as_ref().and_then(|disk| disk.url.as_ref());
+    let asked_with = asked(&input, &[url], input.client_token.as_ref());
     if let Some(known) = begun(call, asked_with.as_ref())? {
         return Ok(import_snapshot_result(&known));
     }
@@ -297,7 +303,9 @@ pub(super) fn import_image(
     call: &mut Call<'_>,
     input: api::ImportImageRequest,
 ) -> Result<api::ImportImageResult, Error> {
-    let asked_with = asked(&input, input.client_token.as_ref());
+    let urls: Vec<_> =
+        input.disk_containers.iter().flatten().map(|disk| disk.url.as_ref()).collect();
+    let asked_with = asked(&input, &urls, input.client_token.as_ref());
     if let Some(known) = begun(call, asked_with.as_ref())? {
         return Ok(import_image_result(&known));
     }

@@ -114,6 +114,19 @@ fn a_token_begins_one_import() {
             .refused(import_snapshot, with_token("b.vmdk"))
             .starts_with("IdempotentParameterMismatch")
     );
+    let by_url = |url: &str| {
+        let mut request = with_token("x");
+        request.client_token = text("by url");
+        let disk = request.disk_container.as_mut().unwrap();
+        (disk.user_bucket, disk.url) = (None, text(url));
+        request
+    };
+    region.ok(import_snapshot, by_url("s3://disks/a.vmdk"));
+    assert!(
+        region
+            .refused(import_snapshot, by_url("s3://disks/b.vmdk"))
+            .starts_with("IdempotentParameterMismatch")
+    );
     let made = import_record(&region, &first).unwrap().disks[0].snapshot_id.clone();
     end(&region, &made, SnapshotState::Completed);
     region.pass(WEEK);
