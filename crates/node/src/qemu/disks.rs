@@ -157,6 +157,11 @@ impl Disks {
         }
     }
 
+    /// Ends the tasks, and returns when none of them does anything any more.
+    pub(crate) async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Waits until a disk is out for good: what is wanted must be told again then. Cancellation
     /// safe.
     pub(crate) async fn ended(&mut self) {

@@ -297,7 +297,7 @@ impl Machine {
                 Seen::Wish => {}
                 Seen::Event(event) => self.on_event(event).await,
                 Seen::Disk => {}
-                Seen::DisksLost => self.on_disks_lost(),
+                Seen::DisksLost => self.on_disks_lost().await,
                 Seen::End(how) => self.on_end(how).await,
                 Seen::Probe(reachable) => self.on_probe(reachable),
                 Seen::Timer => self.on_timer().await,
@@ -417,9 +417,11 @@ impl Machine {
         }
     }
 
-    fn on_disks_lost(&mut self) {
+    async fn on_disks_lost(&mut self) {
         let Some(up) = &mut self.up else { return };
-        up.disks = None;
+        if let Some(disks) = up.disks.take() {
+            disks.end().await;
+        }
         up.reconnect = Instant::now() + Duration::from_millis(200);
     }
 
@@ -457,7 +459,9 @@ impl Machine {
 
     async fn ended(&mut self, cause: ExitCause) {
         tracing::info!(id = self.handle.id, ?cause, "the machine has ended");
-        self.up = None;
+        if let Some(disks) = self.up.take().and_then(|up| up.disks) {
+            disks.end().await;
+        }
         self.give_back().await;
         if let Some(record) = &mut self.record {
             record.stage = Stage::Exited(cause);
@@ -623,6 +627,9 @@ impl Machine {
         if timeout(QUIT, up.process.ended()).await.is_err() {
             up.process.kill();
             up.process.ended().await;
+        }
+        if let Some(disks) = up.disks {
+            disks.end().await;
         }
     }
 

@@ -17,6 +17,8 @@ const DISK: &str = "vol-0123456789abcdef3";
 const OTHER_ROOT: &str = "vol-0123456789abcdef4";
 const OTHER_ID: &str = "i-0123456789abcdef1";
 
+const SNAPSHOT: &str = "snap-0123456789abcdef0";
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn encrypted(id: &str) -> volume::Spec {
@@ -25,6 +27,10 @@ fn encrypted(id: &str) -> volume::Spec {
         ciphertext: "ab".repeat(16),
     };
     volume::Spec { key: Some(key), ..volume(id) }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot { id: SNAPSHOT.to_owned(), together: Vec::new(), during_reboot: None, parent: None }
 }
 
 /// The machine with more disks.
@@ -126,15 +132,8 @@ async fn disks_come_and_go_grow_and_are_cut() {
     script(&node, &driver, &with(&[]), writer).await;
     until("the writer", LIMIT, || (acknowledged(&node) > 5).then_some(())).await;
     let before = acknowledged(&node);
-    let snapshot = Snapshot {
-        id: "snap-0123456789abcdef0".to_owned(),
-        together: Vec::new(),
-        during_reboot: None,
-        parent: None,
-    };
-    let cut = volume::Spec { snapshots: vec![snapshot.clone()], ..volume(DATA) };
-    driver.apply_volume(cut);
-    let content = completed(&driver, DATA, &snapshot.id).await;
+    driver.apply_volume(volume::Spec { snapshots: vec![snapshot()], ..volume(DATA) });
+    let content = completed(&driver, DATA, SNAPSHOT).await;
     let more = acknowledged(&node) + 3;
     until("the writer goes on", LIMIT, || (acknowledged(&node) > more).then_some(())).await;
     let written = blocks(&node, &content);
@@ -248,9 +247,17 @@ async fn an_instance_store_lives_as_long_as_the_machine_is_on() {
     wrote(1).await;
     assert!(node.console().contains("MARKER plugged ephemeral0 sectors=1953125"));
     assert_eq!(local(), ["local-ephemeral0.raw"]);
+    // A snapshot that waits for the reboot is cut while the guest is off.
+    let waits = Snapshot { during_reboot: Some(1), ..snapshot() };
+    driver.apply_volume(volume::Spec { snapshots: vec![waits], ..volume(DATA) });
+    let is_waiting = |ready: &volume::Ready| {
+        matches!(ready.snapshots.get(SNAPSHOT), Some(SnapshotState::Pending { cut: false, .. }))
+    };
+    until_volume(&driver, DATA, is_waiting).await;
     machine.wanted = Wanted::Running { start: 1, reboots: 1 };
     driver.apply(machine.clone());
     wrote(2).await;
+    completed(&driver, DATA, SNAPSHOT).await;
     machine.wanted = Wanted::Stopped { force: false };
     driver.apply(machine.clone());
     until_state(&driver, has_ended).await;
