@@ -99,6 +99,9 @@ pub(crate) fn open(
     let (known, current) = (kept(data)?, config(data)?);
     let wanted = wanted.map(read).transpose()?.unwrap_or_else(|| current.clone());
     if wanted == current {
+        if known.is_some() {
+            check_mounted(&wanted)?;
+        }
         let blobs = Blobs::open_again(&wanted).context(CANNOT)?;
         return Ok((wanted, blobs));
     }
@@ -112,6 +115,16 @@ pub(crate) fn open(
         keep(data, &wanted)?;
     }
     Ok((wanted, blobs))
+}
+
+/// A directory that was chosen is not made anew: it would hide that its disk is not there.
+fn check_mounted(config: &Config) -> Result<()> {
+    if let Config::Local { directory } = config
+        && !directory.join("tmp").is_dir()
+    {
+        bail!("{} holds no blob store any more: is its disk mounted?", directory.display());
+    }
+    Ok(())
 }
 
 /// What the region needs of its store.
@@ -206,6 +219,10 @@ mod tests {
         assert_eq!(super::config(region.data()).unwrap(), config);
         let mode = std::fs::metadata(file(region.data())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        // Its disk is not mounted at the next start.
+        std::fs::remove_dir_all(region.data().join("two")).unwrap();
+        let error = region.open(None).unwrap_err();
+        assert!(error.to_string().contains("is its disk mounted?"), "{error:#}");
     }
 
     #[test]

@@ -238,6 +238,13 @@ impl Check<'_> {
         blobs.context("the blob store cannot be opened")
     }
 
+    fn never_had_blobs(&self) -> Result<bool> {
+        Ok(match crate::blob_store::config(&self.data)? {
+            block::Config::Local { directory } => !directory.exists(),
+            block::Config::S3(_) => false,
+        })
+    }
+
     /// Looks for everything that content needs, and for what nothing needs.
     fn contents(&mut self, on_disk: &[Volume], direct: Option<&Direct>) -> Result<Roots> {
         let mut named = content::named(&self.records)?;
@@ -260,7 +267,7 @@ impl Check<'_> {
         let blobs = match self.blobs(false) {
             Ok(blobs) => blobs,
             // A region whose store of blobs was never made.
-            Err(_) if owners.is_empty() && !self.data.join("blobs").exists() => return Ok(roots),
+            Err(_) if owners.is_empty() && self.never_had_blobs()? => return Ok(roots),
             Err(error) => return Err(error),
         };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
