@@ -221,6 +221,21 @@ fn disks_become_an_image_that_the_firmware_boots() {
 }
 
 #[test]
+fn a_snapshot_is_imported_as_an_image_of_its_own() {
+    let region = Region::new();
+    let root = bare(&region, "micro");
+    let of_snapshot = api::ImageDiskContainer { snapshot_id: text(&root), ..Default::default() };
+    let id = region.ok(import_image, disks(vec![of_snapshot])).import_task_id.unwrap();
+    let copied = import_record(&region, &id).unwrap().disks[0].snapshot_id.clone();
+    assert_ne!(copied, root);
+    end(&region, &copied, SnapshotState::Completed);
+    let ami = import_record(&region, &id).unwrap().image.unwrap().image_id.unwrap();
+    let made = region.run(|call| find(call, &ami)).unwrap();
+    assert_eq!(made.key, "micro", "it boots as its snapshot does");
+    assert!(snapshot(&region, &root).unwrap().images.is_empty());
+}
+
+#[test]
 fn an_import_that_is_cancelled_leaves_nothing() {
     let region = Region::new();
     let answer = region.ok(import_image, disks(vec![container("root.raw")]));
