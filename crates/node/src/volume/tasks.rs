@@ -168,6 +168,8 @@ impl Tasks {
         announce: Box<dyn Fn(&str) + Send + Sync>,
     ) -> io::Result<Self> {
         let (buckets, scratch) = (data_dir.join("buckets"), data_dir.join("scratch"));
+        // A qemu-img that a daemon before did not live to end.
+        crate::qemu::process::kill_unrecorded(&scratch, "convert");
         match fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -433,11 +435,7 @@ async fn export(
     let listener = tokio::net::UnixListener::bind(short(&here, &name))?;
     let serving = tokio::spawn(nbd::server::serve(listener, Arc::new(source)));
     let _serving = AbortOnDrop(serving.abort_handle());
-    let output = Scratch(target.with_file_name(format!(
-        "{}.{}.part",
-        target.file_name().unwrap_or_default().to_string_lossy(),
-        task.id
-    )));
+    let output = Scratch(part_of(&target, &task.id)?);
     let node = json!({
         "driver": "raw",
         "file": {
@@ -462,6 +460,21 @@ async fn export(
     });
     published.await.map_err(|error| Problem::Passing(error.to_string()))??;
     Ok(finished)
+}
+
+/// Where a file is written until it is whole. What the same task left there is removed; whoever
+/// still writes to it, started by a daemon that was killed, writes to nothing.
+fn part_of(target: &Path, task: &str) -> io::Result<PathBuf> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mark = format!("{name}.{task}.");
+    for entry in fs::read_dir(target.parent().unwrap_or(Path::new(".")))? {
+        let entry = entry?;
+        let found = entry.file_name().to_string_lossy().into_owned();
+        if found.starts_with(&mark) && found.ends_with(".part") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(target.with_file_name(format!("{mark}{}.part", std::process::id())))
 }
 
 /// A file that is removed again.
