@@ -126,6 +126,9 @@ struct Serve {
     /// Throttle requests with AWS's token buckets.
     #[arg(long, value_enum, default_value = "off")]
     throttle: Switch,
+    /// Hold every volume to the speed of its type; off lets it be as fast as the host.
+    #[arg(long, value_enum, default_value = "on")]
+    volume_throttle: Switch,
     /// How long a simulated launch takes, in milliseconds.
     #[arg(long, default_value_t = 0)]
     sim_launch_time: u64,

@@ -227,7 +227,7 @@ fn driver(
                 direct: Arc::clone(direct),
                 keys: Arc::clone(keys),
                 storage: std::env::current_exe()?,
-                throttled: true,
+                throttled: options.volume_throttle == Switch::On,
                 fill_after: node::volume::FILL_AFTER,
             },
         };
