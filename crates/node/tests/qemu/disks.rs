@@ -170,6 +170,54 @@ fn blocks(node: &Node, content: &Content) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_dies_at_any_time_loses_no_disk() {
+    if !privileged() {
+        return;
+    }
+    let seed = std::env::var("GUREUM_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| std::process::id().into());
+    println!("GUREUM_SEED={seed}");
+    let mut random = seed;
+    let mut next = move |below: u64| {
+        // Knuth's MMIX.
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let mut node = Node::new();
+    image(&node.images(), "test", "");
+    let mut driver = node.start();
+    node.make(&[volume(ROOT), volume(DATA), volume(SCRIPT), encrypted(DISK)]).await;
+    driver.apply(with(&[]));
+    until_said(&node, ID, "MARKER up").await;
+    for round in 0..15 {
+        let wanted: Vec<&str> = [SCRIPT, DISK].into_iter().filter(|_| next(2) == 0).collect();
+        println!("round {round}: {wanted:?}");
+        driver.apply(with(&wanted));
+        // Where it dies is what is tried.
+        tokio::time::sleep(Duration::from_millis(next(300))).await;
+        drop(driver);
+        driver = node.start();
+        driver.apply(with(&wanted));
+        for disk in [SCRIPT, DISK] {
+            let count = usize::from(wanted.contains(&disk));
+            until_volume(&driver, disk, |ready| ready.attached.len() == count).await;
+        }
+        assert!(is_running(&driver.state(ID)));
+    }
+    let sees = "for d in /sys/block/vd*; do echo \"MARKER sees $(cat $d/serial)\"; done";
+    let base = with(&[DISK]);
+    driver.apply(base.clone());
+    until_volume(&driver, DISK, |ready| ready.attached == [ID]).await;
+    driver.apply(base.clone());
+    until_free(&driver, SCRIPT).await;
+    script(&node, &driver, &base, sees).await;
+    assert_eq!(node.console().matches("MARKER sees vol").count(), 4, "{}", node.console());
+    driver.apply(spec("test", Wanted::Terminated));
+    until_state(&driver, |state| *state == State::Gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_is_taken_from_a_guest_that_does_not_let_go() {
     if !privileged() {
         return;

@@ -57,24 +57,27 @@ case "$(cat /proc/cmdline)" in *gureum.net*)
 esac
 case "$(cat /proc/cmdline)" in *gureum.fill*) dd if=/dev/zero of=/dev/vdb bs=1M; echo MARKER filled;; esac
 # Says which disks come and go; one that begins with #!sh is a script to run.
-seen=" vda vdb "
+# A disk that comes again has another number.
+seen=
+for d in vda vdb; do seen="$seen $d:$(cat /sys/block/$d/diskseq) "; done
 while :; do
+  now=
   for block in /sys/block/vd*; do
     d=${block##*/}
-    case "$seen" in *" $d "*) continue;; esac
     [ -b /dev/$d ] || continue
-    seen="$seen$d "
+    one=$d:$(cat $block/diskseq)
+    now="$now $one "
+    case "$seen" in *" $one "*) continue;; esac
     echo "MARKER plugged $(cat $block/serial) sectors=$(cat $block/size)"
     if [ "$(head -c 4 /dev/$d)" = '#!sh' ]; then
       head -c 4096 /dev/$d | tr -d '\000' > /script-$d
       sh /script-$d &
     fi
   done
-  for d in $seen; do
-    [ -e /sys/block/$d ] && continue
-    seen=$(echo "$seen" | sed "s/ $d / /")
-    echo "MARKER unplugged $d"
+  for one in $seen; do
+    case "$now" in *" $one "*) ;; *) echo "MARKER unplugged $one";; esac
   done
+  seen=$now
   sleep 0.1
 done
 "#;
