@@ -99,23 +99,25 @@ impl Keeper {
             input: None,
             output: log,
         };
-        let mut process = Process::spawn(launch).map_err(|error| match error.kind() {
+        let process = Process::spawn(launch).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 "qemu-storage-daemon is missing: install qemu-utils".to_owned()
             }
             _ => explain(error),
         })?;
+        let mut new = New(Some(process));
         let connected = tokio::select! {
-            how = process.ended() => Err(format!("{how}: {}", directory.last_words(name))),
+            how = new.ended() => Err(format!("{how}: {}", directory.last_words(name))),
             connected = timeout(HANDSHAKE, connect(directory.path(), name)) => {
                 connected.unwrap_or_else(|_| Err("qemu-storage-daemon does not answer".to_owned()))
             }
         };
+        let gone = || "qemu-storage-daemon has ended".to_owned();
         match connected {
-            Ok(host) => Ok(Keeper { process, purpose, host }),
+            Ok(host) => Ok(Keeper { process: new.0.take().ok_or_else(gone)?, purpose, host }),
             Err(message) => {
-                process.kill();
-                process.ended().await;
+                new.kill();
+                new.ended().await;
                 Err(message)
             }
         }
@@ -231,6 +233,30 @@ pub(crate) async fn share_frozen(host: &Host, chain: &Chain) -> Result<(), Strin
         "allocation-depth": true,
     });
     run("block-export-add", export).await
+}
+
+/// A process that nobody knows of yet: it ends if whoever starts it is broken off.
+struct New(Option<Process>);
+
+impl New {
+    fn kill(&self) {
+        if let Some(process) = &self.0 {
+            process.kill();
+        }
+    }
+
+    async fn ended(&mut self) -> String {
+        match &mut self.0 {
+            Some(process) => process.ended().await,
+            None => String::new(),
+        }
+    }
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 impl Drop for Keeper {
