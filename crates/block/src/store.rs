@@ -107,6 +107,13 @@ impl Blobs {
         }
     }
 
+    /// Whether the store answers when it is asked for this content; an error is an answer too, unless
+    /// it is that of an object store that is away.
+    pub fn answers(&self, content: &Content) -> bool {
+        let Ok(root) = root_of(content) else { return true };
+        !matches!(self.0.store.exists(root), Err(Error::Remote(_)))
+    }
+
     /// The bytes of a blob, verified.
     ///
     /// # Errors

@@ -23,6 +23,12 @@ const READINGS: u32 = 4;
 /// How often the others of a group are waited for that nothing is known of.
 const GROUP_TRIES: u32 = 3;
 
+/// How long what the volume fills from may take to answer before a cut.
+const SOURCE_ANSWERS: Duration = Duration::from_secs(3);
+
+/// When it is asked again.
+const SOURCE_AGAIN: Duration = Duration::from_secs(5);
+
 impl Volume {
     /// Forgets the snapshots that the spec does not name any more.
     pub(super) async fn forget_snapshots(&mut self, spec: &Spec) -> bool {
@@ -275,6 +281,12 @@ impl Volume {
                 alone.map(|snapshot| snapshot.id.clone()).collect()
             }
         };
+        if owner.is_some() && !self.source_answers().await {
+            let message = "the blob store does not answer";
+            tracing::warn!(id = self.handle.id, message, "a snapshot could not be cut yet");
+            self.put_off("cut", SOURCE_AGAIN);
+            return false;
+        }
         let began = Instant::now();
         if let Err(message) = self.cut(ids.clone(), &group, owner).await {
             for id in ids.iter().filter(|_| !group.is_empty()) {
@@ -287,6 +299,16 @@ impl Volume {
         tracing::info!(id = self.handle.id, ?ids, elapsed = ?began.elapsed(), "cut");
         self.publish();
         true
+    }
+
+    /// Whether what the volume fills from answers. A cut waits for every read under way, and the
+    /// machine stands still meanwhile: none is made while a read may wait for minutes.
+    async fn source_answers(&self) -> bool {
+        let source = self.record.as_ref().filter(|record| !record.filled);
+        let Some(content) = source.and_then(|record| record.source.clone()) else { return true };
+        let blobs = self.shared.config.blobs.clone();
+        let asked = tokio::task::spawn_blocking(move || blobs.answers(&content));
+        matches!(tokio::time::timeout(SOURCE_ANSWERS, asked).await, Ok(Ok(true)))
     }
 
     /// The others that are still to be cut together with a snapshot of this volume, and itself;
