@@ -29,7 +29,7 @@ FIO = (
 def machine(tmp_path_factory):
     build("debian-12")
     directory = tmp_path_factory.mktemp("speed")
-    with Region(directory, "s", [DATA / "images/debian-12"]) as region:
+    with Region(directory, "v", [DATA / "images/debian-12"]) as region:
         ec2 = region.client("ec2", REGION)
         named = [{"Name": "name", "Values": ["debian-12-*"]}]
         wait_for(lambda: ec2.describe_images(Filters=named)["Images"], "the image", 240, 0.2)

@@ -153,3 +153,29 @@ impl Blobs {
 pub fn root_of(content: &Content) -> Result<Id> {
     content.root.parse().map_err(|error| Error::Invalid(format!("{}: {error}", content.root)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faulty::{Fault, Faulty, Operation};
+    use crate::upload;
+
+    #[test]
+    fn a_store_that_is_away_may_have_what_is_held_and_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Faulty::new(Arc::new(Local::open(directory.path()).unwrap())));
+        let blobs = Blobs::new(Arc::clone(&store) as Arc<dyn BlobStore>);
+        let content = upload::empty(&blobs, 1, None).unwrap().content(None);
+        assert!(blobs.answers(&content) && blobs.hold(&content).is_ok());
+        store.fail(Operation::Get, 0, Fault::Remote);
+        assert!(!blobs.answers(&content));
+        let held = blobs.hold(&content).unwrap();
+        store.heal();
+        crate::collect::collect(&blobs, || Ok(crate::Roots::default())).unwrap();
+        assert!(blobs.get(root_of(&content).unwrap()).is_ok(), "held all the same");
+        drop(held);
+        crate::collect::collect(&blobs, || Ok(crate::Roots::default())).unwrap();
+        assert!(blobs.answers(&content), "that it is not there is an answer");
+        assert!(matches!(blobs.hold(&content), Err(Error::NotFound(_))));
+    }
+}
