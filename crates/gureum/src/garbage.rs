@@ -61,8 +61,9 @@ async fn wait(watch: Result<store::Watch, store::Error>) {
     let deletion = async {
         while let Some(events) = watch.next().await {
             let gone = |event: &store::Event| {
-                let held = event.previous.as_ref().is_some_and(|previous| holds(previous.value()));
-                held && event.value.is_none()
+                // Few events are deletions; only their records are read.
+                event.value.is_none()
+                    && event.previous.as_ref().is_some_and(|previous| holds(previous.value()))
             };
             if events.iter().any(gone) {
                 return;

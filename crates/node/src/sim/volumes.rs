@@ -61,6 +61,8 @@ struct Inner {
     volumes: HashMap<Box<str>, Volume>,
     /// The volumes of each machine that runs.
     machines: HashMap<Box<str>, Vec<Box<str>>>,
+    /// The machines of volumes that are not there yet: machines may be told first.
+    early: HashMap<Box<str>, Vec<String>>,
     /// What completed snapshots need until they are recorded.
     finished: HashMap<String, Finished>,
 }
@@ -92,12 +94,16 @@ impl Volumes {
     /// Makes `spec` so; whether anything changed.
     pub(super) fn apply(self: &Arc<Self>, spec: Spec, listener: &Arc<OnceLock<Listener>>) -> bool {
         let mut inner = locked(&self.inner);
-        let Inner { volumes, machines, finished } = &mut *inner;
+        let Inner { volumes, early, finished, .. } = &mut *inner;
         let id = spec.id.as_str();
-        let mut snapshots = match volumes.get_mut(id) {
+        // Nothing here may look at every machine or volume: thousands are launched a second.
+        let (mut snapshots, attached) = match volumes.get_mut(id) {
             Some(Volume::Present(known, _)) if **known == spec => return false,
-            Some(volume) => std::mem::take(volume.snapshots()),
-            None => BTreeMap::new(),
+            Some(Volume::Present(_, ready)) => {
+                (std::mem::take(&mut ready.snapshots), std::mem::take(&mut ready.attached))
+            }
+            Some(Volume::Deleting(snapshots)) => (std::mem::take(snapshots), Vec::new()),
+            None => (BTreeMap::new(), early.remove(id).unwrap_or_default()),
         };
         snapshots.retain(|id, _| {
             let wanted = spec.snapshots.iter().any(|wanted| wanted.id == *id);
@@ -115,11 +121,6 @@ impl Volumes {
         let volume = match spec.wanted {
             Wanted::Deleted => Volume::Deleting(snapshots),
             Wanted::Present => {
-                let has = |volumes: &Vec<Box<str>>| volumes.iter().any(|v| **v == *spec.id);
-                let holders = machines.iter().filter(|(_, volumes)| has(volumes));
-                let mut attached: Vec<String> =
-                    holders.map(|(machine, _)| machine.to_string()).collect();
-                attached.sort();
                 let bursts = [spec.limits.operations, spec.limits.bytes];
                 let bursts = bursts.iter().flatten().any(|rate| rate.burst.is_some());
                 let ready = Ready {
@@ -185,7 +186,7 @@ impl Volumes {
     ) -> Vec<String> {
         let wanted: Vec<Box<str>> = wanted.map(Box::from).collect();
         let mut inner = locked(&self.inner);
-        let Inner { volumes, machines, .. } = &mut *inner;
+        let Inner { volumes, machines, early, .. } = &mut *inner;
         let before = match wanted.is_empty() {
             true => machines.remove(machine),
             false => machines.insert(machine.into(), wanted.clone()),
@@ -196,12 +197,19 @@ impl Volumes {
             if let Some(Volume::Present(_, ready)) = volumes.get_mut(id) {
                 ready.attached.retain(|holder| holder != machine);
                 changed.push(id.to_string());
+            } else if let Some(holders) = early.get_mut(id) {
+                holders.retain(|holder| holder != machine);
+                if holders.is_empty() {
+                    early.remove(id);
+                }
             }
         }
         for id in wanted.iter().filter(|id| !before.contains(id)) {
             if let Some(Volume::Present(_, ready)) = volumes.get_mut(id) {
                 ready.attached.push(machine.to_owned());
                 changed.push(id.to_string());
+            } else {
+                early.entry(id.clone()).or_default().push(machine.to_owned());
             }
         }
         changed
