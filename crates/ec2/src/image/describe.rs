@@ -198,7 +198,11 @@ pub(super) fn mapping_to_model(mapping: &Mapping) -> api::BlockDeviceMapping {
             shown.ebs = Some(api::EbsBlockDevice {
                 delete_on_termination: Some(volume.delete_on_termination),
                 encrypted: Some(volume.encrypted),
-                iops: volume.iops.and_then(|iops| i32::try_from(iops).ok()),
+                // A gp2 volume's follow from its size: AWS shows none and takes none in a request.
+                iops: volume
+                    .iops
+                    .filter(|_| volume.kind != "gp2")
+                    .and_then(|iops| i32::try_from(iops).ok()),
                 snapshot_id: volume.snapshot_id.clone(),
                 throughput: volume.throughput.and_then(|rate| i32::try_from(rate).ok()),
                 volume_size: i32::try_from(volume.size_gib).ok(),

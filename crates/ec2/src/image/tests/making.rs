@@ -2,7 +2,7 @@
 
 use crate::image::copy::copy_image;
 use crate::image::create::create_image;
-use crate::image::describe::describe_images;
+use crate::image::describe::{describe_images, mapping_to_model};
 use crate::image::reconciler::RECONCILER;
 use crate::image::register::register_image;
 use crate::image::{find, key_of};
@@ -354,6 +354,9 @@ fn an_image_is_registered_of_a_snapshot_and_boots_as_its_snapshot_does() {
     assert_eq!((volume.size_gib, volume.kind.as_str()), (8, "gp2"));
     assert!(volume.delete_on_termination);
     assert!(snapshot(&region, &root).unwrap().images.contains(&id));
+    // What is shown of its disks can be asked for again: gp2 takes no IOPS.
+    let shown: Vec<_> = made.mappings.iter().map(mapping_to_model).collect();
+    assert_eq!(shown[0].ebs.as_ref().unwrap().iops, None);
     // It can be launched.
     let launch =
         api::RunInstancesRequest { image_id: text(&id), ..instance::tests::request(&region) };
