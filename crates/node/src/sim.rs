@@ -524,6 +524,18 @@ mod tests {
         assert_eq!(driver.volume_state("vol-1"), volume::State::Gone);
         driver.forget_volume("vol-1");
         assert_eq!(driver.volume_state("vol-1"), volume::State::Absent);
+        // Machines may be told of a volume before the volume is.
+        for id in ["i-2", "i-3"] {
+            let mut machine = spec(id, Wanted::Running { start: 1, reboots: 0 });
+            machine.volumes.push(base::machine::Volume {
+                id: "vol-1".to_owned(),
+                device_name: "/dev/sdf".to_owned(),
+            });
+            driver.apply(machine);
+        }
+        driver.apply(spec("i-2", Wanted::Stopped { force: false }));
+        driver.apply_volume(volume(volume::Wanted::Present, &[]));
+        assert_eq!(ready().attached, ["i-3"]);
     }
 
     #[test]
