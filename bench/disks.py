@@ -253,27 +253,37 @@ class Bench:
             self.detach(volume)
         return statistics.median(times)
 
-    # Writes 4 KiB durably, over and over; the longest wait for one, and the middle one, in milliseconds.
-    PAUSES = (
-        "i=0; end=$(($(date +%s) + {seconds})); while [ $(date +%s) -lt $end ]; do "
-        "dd if=/dev/zero of={device} bs=4096 count=1 seek=$((i % 1000)) conv=notrunc,fsync 2>&1 | tail -n 1; i=$((i + 1)); done"
+    # Writes 4 KiB durably, over and over; when each began and ended, in seconds of the guest's clock (which tells
+    # hundredths).
+    WRITES = (
+        "i=0; while [ ! -e /tmp/enough ]; do read begun rest < /proc/uptime; "
+        "dd if=/dev/zero of=/dev/sdf bs=4096 count=1 seek=$((i % 1000)) conv=notrunc,fsync 2>/dev/null; "
+        "read ended rest < /proc/uptime; echo $begun $ended; i=$((i + 1)); done"
     )
 
-    def pause(self, size_gib):
-        """Milliseconds that a guest's durable write takes longer while snapshots are taken, at worst."""
+    def pause(self, size_gib, count=6):
+        """While snapshots are taken: milliseconds that a guest's durable write takes longer than usual, at worst; and
+        milliseconds from the call to the answer, which leaves when writes flow again: the middle one."""
         volume = self.volume(size_gib)
         self.attach(volume)
         wait_for(lambda: self.machine.ssh("[ -b /dev/sdf ] && echo yes || true") == "yes", "the disk", 60, 0.1)
-        script = self.PAUSES.format(seconds=8, device="/dev/sdf")
-        guest = subprocess.Popen(self.machine.ssh_command(f"sudo sh -c '{script}'"), stdout=subprocess.PIPE, text=True)
+        self.machine.ssh("rm -f /tmp/enough")
+        guest = subprocess.Popen(
+            self.machine.ssh_command(f"sudo sh -c '{self.WRITES}'"), stdout=subprocess.PIPE, text=True
+        )
         guest.stdout.readline()
-        for _ in range(4):
-            self.completed(self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"])
+        calls = []
+        for _ in range(count):
+            begun = time.monotonic()
+            made = self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+            calls.append((time.monotonic() - begun) * 1000)
+            self.completed(made)
+        self.machine.ssh("touch /tmp/enough")
         lines = guest.stdout.read().splitlines()
         guest.wait()
         self.detach(volume)
-        seconds = [float(line.split(",")[1].split()[0]) for line in lines if "copied" in line]
-        return (max(seconds) - statistics.median(seconds)) * 1000
+        times = [float(ended) - float(begun) for begun, ended in (line.split() for line in lines)]
+        return (max(times) - statistics.median(times)) * 1000, statistics.median(calls)
 
     def enforced(self, wanted):
         """What a throttled volume gives over 30 s, to what was configured: the worse of too much and too little."""
@@ -312,8 +322,8 @@ def main():
             say("first-read-size", large / bench.first_read(1))
         if "pause" in wanted or "pause-size" in wanted:
             small, large = bench.pause(1), bench.pause(64)
-            say("pause", max(small, large))
-            say("pause-size", large / small)
+            say("pause", max(small[0], large[0]))
+            say("pause-size", large[1] / small[1])
         if wanted & {"enforced-iops", "enforced-throughput"}:
             for key, value in bench.enforced(wanted):
                 say(key, value)

@@ -5,9 +5,10 @@
 //! skips). `cargo xtask test unit|clients|machines` runs one layer.
 
 use crate::setup;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 const PYTHON_PACKAGES: &[&str] =
@@ -53,11 +54,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let gureum = gureum.context("no binary")?;
     let python = python()?;
     if wanted("clients") {
-        layer("clients on the simulated region", || pytest(&python, &gureum, "tests/clients"))?;
+        layer("clients on the simulated region", || clients(&python, &gureum))?;
     }
     if wanted("machines") {
         if root {
-            layer("clients on real machines", || pytest(&python, &gureum, "tests/machines"))?;
+            layer("clients on real machines", || {
+                pytest(&python, &gureum, "tests/machines").and_then(check)
+            })?;
         } else {
             println!("skipped: tests/machines needs root");
         }
@@ -102,7 +105,43 @@ fn cargo(arguments: &[&str], privileged: bool) -> Result<()> {
     check(command)
 }
 
-fn pytest(python: &Path, gureum: &Path, directory: &str) -> Result<()> {
+/// The clients' tests. Terraform's provider mostly sleeps between its questions (ten seconds before
+/// the first about an instance or an image), so its tests run beside the others, in two processes
+/// whose outputs come at their end. Each process has a region of its own.
+fn clients(python: &Path, gureum: &Path) -> Result<()> {
+    const BESIDE: [&str; 2] = [
+        "terraform and (disks or dlm or test_images)",
+        "terraform and not (disks or dlm or test_images)",
+    ];
+    let command = |chosen: &str| -> Result<Command> {
+        let mut command = pytest(python, gureum, "tests/clients")?;
+        command.args(["-k", chosen]);
+        Ok(command)
+    };
+    std::thread::scope(|scope| {
+        let beside = BESIDE.map(|chosen| {
+            (chosen, scope.spawn(move || Ok(command(chosen)?.stdin(Stdio::null()).output()?)))
+        });
+        let mut failed = Vec::new();
+        if let Err(error) = command("not terraform").and_then(check) {
+            failed.push(format!("{error:#}"));
+        }
+        for (chosen, run) in beside {
+            println!("-- beside: {chosen}");
+            let output: Result<Output> = run.join().unwrap_or_else(|_| bail!("a panic"));
+            let output = output.with_context(|| format!("pytest -k '{chosen}'"))?;
+            std::io::stdout().write_all(&output.stdout)?;
+            std::io::stderr().write_all(&output.stderr)?;
+            if !output.status.success() {
+                failed.push(format!("pytest -k '{chosen}': {}", output.status));
+            }
+        }
+        ensure!(failed.is_empty(), "{}", failed.join("; "));
+        Ok(())
+    })
+}
+
+fn pytest(python: &Path, gureum: &Path, directory: &str) -> Result<Command> {
     let mut path = vec![python.to_path_buf()];
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     path.push("/usr/sbin".into());
@@ -114,7 +153,7 @@ fn pytest(python: &Path, gureum: &Path, directory: &str) -> Result<()> {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("GUREUM", gureum)
         .env("GUREUM_TEST_DATA", setup::target().join("test-data"));
-    check(command)
+    Ok(command)
 }
 
 fn check(mut command: Command) -> Result<()> {
