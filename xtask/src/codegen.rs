@@ -72,7 +72,9 @@ fn render(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
     for name in &services {
         writeln!(lib, "#[rustfmt::skip]\npub mod {name};")?;
     }
-    lib.push_str("\n/// Every service.\npub static SERVICES: &[&wire::ServiceModel] = &[");
+    lib.push_str(
+        "\n/// Every service.\n#[rustfmt::skip]\npub static SERVICES: &[&wire::ServiceModel] = &[",
+    );
     let list: Vec<String> = services.iter().map(|name| format!("&{name}::SERVICE")).collect();
     writeln!(lib, "{}];", list.join(", "))?;
     files.insert(PathBuf::from("crates/model/src/lib.rs"), lib);

@@ -19,4 +19,5 @@ pub mod rbin;
 pub mod sts;
 
 /// Every service.
+#[rustfmt::skip]
 pub static SERVICES: &[&wire::ServiceModel] = &[&dlm::SERVICE, &ebs::SERVICE, &ec2::SERVICE, &rbin::SERVICE, &sts::SERVICE];
