@@ -16,9 +16,10 @@
 
 use crate::blob::{Blob, BlobStore, Error, Id, MOST_BYTES, Result, check_length, verified};
 use crate::sync::Syncer;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +43,11 @@ impl Local {
         let store = Local::new(directory, true);
         let made = || -> io::Result<()> {
             fs::create_dir_all(directory)?;
+            // QEMU runs as other users below the same data directory, and blocks of unencrypted
+            // content lie here as they are.
+            if let Err(error) = fs::set_permissions(directory, Permissions::from_mode(0o700)) {
+                tracing::warn!(?directory, %error, "others may look into the blob store");
+            }
             for first in 0..=255_u8 {
                 make_directory(&directory.join(format!("{first:02x}")))?;
             }
@@ -221,5 +227,21 @@ impl BlobStore for Local {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Io(error)),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_may_look_into_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blobs");
+        // Also one that another version made.
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        Local::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }
