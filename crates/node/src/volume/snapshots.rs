@@ -211,7 +211,13 @@ impl Volume {
         } else {
             let Some(owner) = self.owner() else { return false };
             match owner.layers(&self.handle.id).await {
-                Ok(layers) => layers.contains(&cutting.new),
+                Ok(layers) => match has_happened(&layers, record.active(), cutting.new) {
+                    Some(happened) => happened,
+                    None => {
+                        self.put_off("cut", TICK);
+                        return false;
+                    }
+                },
                 Err(error) => {
                     tracing::warn!(id = self.handle.id, %error, "whether a cut was made is open");
                     self.put_off("cut", TICK);
@@ -401,5 +407,26 @@ impl Volume {
         // In memory it has happened, and on the disk the record and the owner say so.
         self.save().await;
         Ok(())
+    }
+}
+
+/// Whether an owner that has these layers has made the layer `new` above `active`; `None` if it has
+/// let go of the volume: it may have been written to, and whoever releases it settles that.
+fn has_happened(layers: &[u32], active: u32, new: u32) -> Option<bool> {
+    match layers.contains(&new) {
+        true => Some(true),
+        false => layers.contains(&active).then_some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_happened;
+
+    #[test]
+    fn a_cut_is_not_undone_when_the_owner_has_let_go() {
+        assert_eq!(has_happened(&[0, 1, 2], 1, 2), Some(true));
+        assert_eq!(has_happened(&[0, 1], 1, 2), Some(false));
+        assert_eq!(has_happened(&[], 1, 2), None, "detached: layer 2 may hold what was written");
     }
 }
