@@ -24,6 +24,9 @@ impl Volume {
             return State::Deleting { snapshots };
         }
         let filled_percent = match (record.filled, &self.work) {
+            // Whoever reads 100 lets the source's blocks go, which a daemon that starts again
+            // needs unless the record on the disk says so too.
+            (true, _) if self.unsaved() => 99,
             (true, _) => 100,
             (false, Some(work)) => work.percent().unwrap_or(self.filled_percent),
             (false, None) => self.filled_percent,

@@ -586,6 +586,32 @@ async fn several_machines_share_a_volume() {
     assert!(node.record(VOLUME).keeper.is_none());
 }
 
+/// Once it says so, nobody else names its source any more, and the source's blocks are freed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_has_filled_when_its_record_says_so() {
+    let node = Node::new();
+    let shared = &node.volumes.shared;
+    let source = Content { root: "0".repeat(64), size_gib: 1, key: None };
+    let wish = Spec { source: Some(source), ..spec(VOLUME) };
+    let handle = Arc::clone(&node.volumes.add(OTHER, None));
+    let (_wishes, inbox) = watch::channel(Some(Arc::new(wish.clone())));
+    let (_asks, asked) = mpsc::unbounded_channel();
+    let record = Record { filled: true, ..Record::new(&wish) };
+    let mut volume =
+        Volume::new(Arc::clone(shared), Arc::clone(&handle), inbox, asked, Some(record));
+    let percent = |handle: &Handle| match &*locked(&handle.state) {
+        State::Ready(ready) => ready.filled_percent,
+        other => panic!("{other:?}"),
+    };
+    // The disk is full: it could not be written.
+    volume.unsaved = true;
+    volume.publish();
+    assert_eq!(percent(&handle), 99);
+    volume.unsaved = false;
+    volume.publish();
+    assert_eq!(percent(&handle), 100);
+}
+
 /// What the seam promises to a chain that a machine opens.
 #[test]
 fn chains_name_what_they_are() {
