@@ -254,6 +254,8 @@ impl Directory {
             let mut empty = File::create_new(new.join("empty.qcow2"))?;
             empty.set_permissions(Permissions::from_mode(0o600))?;
             empty.write_all(&super::empty::image(record.bytes(), passphrase)?)?;
+            // Every layer to come is a copy of it.
+            empty.sync_all()?;
             for layer in &record.layers {
                 copy_layer(&new, layer.number, IDLE_USER)?;
             }
