@@ -88,7 +88,8 @@ fn choose_key(
     source: Option<&WrappedKey>,
     inherits: bool,
 ) -> Result<Option<WrappedKey>, Error> {
-    let settings = settings(call)?;
+    // Not a reason for a launch to conflict with the choice.
+    let settings = peek_settings(call, call.account())?;
     let kms_key_id = kms_key_id.filter(|id| !id.is_empty());
     let is_encrypted = encrypted == Some(true) || settings.encrypt || source.is_some();
     if !is_encrypted {

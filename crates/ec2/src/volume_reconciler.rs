@@ -14,8 +14,8 @@
 //! ```
 //!
 //! [`step`] is the plan: pure, a function of record, observation and time. [`run`] reads, asks it,
-//! stages its change and tells the driver what is wanted of the volume, unless what it was told last
-//! has the same fingerprint. So a volume of a launch costs no transaction here: it is `available`
+//! stages its change and tells the driver what is wanted of the volume, unless it was told since the
+//! records that this is made of last changed. So a volume of a launch costs no transaction here: it is `available`
 //! from the start, its spec goes to the driver, and what the driver announces changes nothing.
 //!
 //! Attaching and detaching are the instance's reconciler's; snapshots are written down by
@@ -176,7 +176,8 @@ fn orphan(id: &str, region: &str) -> Spec {
 fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
     let Some((region, _, account, id)) = parts(work_key) else { return Ok(()) };
     let observed = call.environment.driver.volume_state(id);
-    let Some(volume) = call.get::<Volume>(work_key)? else {
+    // What is staged depends on the record; what is only read wakes this reconciler when it changes.
+    let Some(volume) = call.peek::<Volume>(work_key)? else {
         // Deleted, in the regular course of things or with the whole state.
         match observed {
             State::Absent => {}
@@ -186,26 +187,22 @@ fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
         return Ok(());
     };
     match step(&volume, &observed, call.now) {
-        Step::Change(change) => match apply(call, work_key, &volume, change) {
-            Some(changed) => drive(call, region, account, &changed, &observed),
-            None => Ok(()),
-        },
+        // The commit wakes this reconciler again, which then tells the driver.
+        Step::Change(change) => {
+            apply(call, work_key, &volume, change);
+            Ok(())
+        }
         Step::Drive(until) => {
             if let Some(until) = until {
                 call.effect(Effect::Again(until));
             }
-            drive(call, region, account, &volume, &observed)
+            drive(call, work_key, region, account, &volume, &observed)
         }
     }
 }
 
-/// Stages a change. The changed record, if there still is one.
-fn apply(
-    call: &mut Call<'_>,
-    work_key: &str,
-    volume: &Volume,
-    change: Change,
-) -> Option<Arc<Volume>> {
+/// Stages a change.
+fn apply(call: &mut Call<'_>, work_key: &str, volume: &Volume, change: Change) {
     let mut next = volume.clone();
     match change {
         Change::Made => next.state = VolumeState::Available,
@@ -245,34 +242,46 @@ fn apply(
         Change::Gone => {
             call.delete(work_key);
             call.effect(Effect::ForgetVolume(volume.id.clone()));
-            return None;
+            return;
         }
     }
-    Some(call.put(work_key, next))
+    call.put(work_key, next);
 }
 
-/// Tells the driver what a record wants, unless it was told.
+/// Tells the driver what a record wants, unless it was told since.
 fn drive(
     call: &mut Call<'_>,
+    work_key: &str,
     region: &str,
     account: &str,
     volume: &Volume,
     observed: &State,
 ) -> Result<(), Error> {
-    let mut snapshots = Vec::with_capacity(volume.pending_snapshots.len());
-    for id in &volume.pending_snapshots {
-        let at = key::of(region, key::SNAPSHOT, account, id);
-        snapshots.extend(call.peek::<Snapshot>(&at)?);
+    let snapshot_keys =
+        volume.pending_snapshots.iter().map(|id| key::of(region, key::SNAPSHOT, account, id));
+    let snapshot_keys: Vec<String> = snapshot_keys.collect();
+    let fingerprint = fingerprint(call, work_key, &snapshot_keys);
+    // A driver that was started anew knows nothing.
+    if call.applied() == Some(fingerprint) && !matches!(observed, State::Absent) {
+        return Ok(());
+    }
+    let mut snapshots = Vec::with_capacity(snapshot_keys.len());
+    for at in &snapshot_keys {
+        snapshots.extend(call.peek::<Snapshot>(at)?);
     }
     let spec = spec(region, volume, &snapshots);
-    let mut hash = DefaultHasher::new();
-    spec.hash(&mut hash);
-    let fingerprint = hash.finish();
-    // A driver that was started anew knows nothing.
-    if call.applied() != Some(fingerprint) || matches!(observed, State::Absent) {
-        call.effect(Effect::Volume(Box::new(spec), Some(fingerprint)));
-    }
+    call.effect(Effect::Volume(Box::new(spec), Some(fingerprint)));
     Ok(())
+}
+
+/// A number that is another one when a record of those that a spec is made of has changed: their
+/// revisions. It is found without making the spec.
+fn fingerprint(call: &Call<'_>, work_key: &str, snapshot_keys: &[String]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    for at in std::iter::once(work_key).chain(snapshot_keys.iter().map(String::as_str)) {
+        call.snapshot().get(at).map(|kv| kv.mod_revision()).hash(&mut hash);
+    }
+    hash.finish()
 }
 
 #[cfg(test)]

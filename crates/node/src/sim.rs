@@ -508,7 +508,6 @@ mod tests {
             device_name: "/dev/sdf".to_owned(),
         });
         driver.apply(machine.clone());
-        wait();
         assert_eq!(ready().attached, ["i-1"]);
         driver.apply_volume(volume(volume::Wanted::Present, &["snap-1"]));
         wait();

@@ -246,10 +246,11 @@ fn device(
     })
 }
 
-/// A snapshot of the image: who may launch the image may use it.
+/// A snapshot of the image: who may launch the image may use it. It is there as long as the image,
+/// on which the commit depends.
 fn of_owner(call: &mut Call<'_>, image: &Image, id: &str) -> Result<Arc<Snapshot>, Error> {
     let at = snapshot::key_of(call.region, &image.owner_id, id);
-    match call.get::<Snapshot>(&at)?.filter(|snapshot| snapshot.recycled.is_none()) {
+    match call.peek::<Snapshot>(&at)?.filter(|snapshot| snapshot.recycled.is_none()) {
         Some(found) => snapshot::usable(&found).map(|()| found),
         None => snapshot::source(call, id),
     }

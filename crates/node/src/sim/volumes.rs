@@ -191,6 +191,8 @@ impl Volumes {
             true => machines.remove(machine),
             false => machines.insert(machine.into(), wanted.clone()),
         };
+        // Whoever waits for a volume of a machine that was not up asks again after telling it.
+        let is_new = before.is_none();
         let before = before.unwrap_or_default();
         let mut changed = Vec::new();
         for id in before.iter().filter(|id| !wanted.contains(id)) {
@@ -207,7 +209,9 @@ impl Volumes {
         for id in wanted.iter().filter(|id| !before.contains(id)) {
             if let Some(Volume::Present(_, ready)) = volumes.get_mut(id) {
                 ready.attached.push(machine.to_owned());
-                changed.push(id.to_string());
+                if !is_new {
+                    changed.push(id.to_string());
+                }
             } else {
                 early.entry(id.clone()).or_default().push(machine.to_owned());
             }
