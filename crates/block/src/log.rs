@@ -13,8 +13,9 @@
 use crate::blob::{Error, Id, Result};
 use crate::sync::{Syncer, lock};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -99,6 +100,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<(u64, Block)>, &'static str> {
 impl Logs {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).map_err(Error::of_disk)?;
+        // Checksums of what is encrypted elsewhere.
+        fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(Error::of_disk)?;
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
@@ -253,6 +256,14 @@ mod tests {
 
     fn zeros() -> Block {
         Block { id: None, checksum: id(100) }
+    }
+
+    #[test]
+    fn nobody_else_may_read_checksums() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("uploads");
+        Logs::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
