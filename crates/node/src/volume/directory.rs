@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -340,7 +340,9 @@ impl Directory {
     /// What the file system says.
     pub(crate) fn give(&self, record: &Record, user: u32) -> io::Result<()> {
         for layer in &record.layers {
-            give(&File::open(self.layer_path(layer.number))?, user)?;
+            let file = File::open(self.layer_path(layer.number))?;
+            check_alone(&file)?;
+            give(&file, user)?;
         }
         Ok(())
     }
@@ -444,6 +446,19 @@ pub(crate) fn give(file: &File, user: u32) -> io::Result<()> {
         std::os::unix::fs::fchown(file, Some(user), Some(user))?;
     }
     Ok(())
+}
+
+/// Refuses a layer whose header says that its data is in another file: whoever had it may have
+/// written that, and the next process that opens it as another user would follow it
+/// (docs/interop/qcow2.txt, incompatible features, bit 2).
+fn check_alone(layer: &File) -> io::Result<()> {
+    let mut header = [0; 80];
+    layer.read_exact_at(&mut header, 0)?;
+    let is_known = header.starts_with(b"QFI\xfb\0\0\0\x03");
+    match is_known && header[79] & 4 == 0 {
+        true => Ok(()),
+        false => Err(io::Error::other("a layer's header is not as it was made")),
+    }
 }
 
 fn copy_layer(directory: &Path, number: u32, user: u32) -> io::Result<()> {
@@ -556,6 +571,20 @@ mod tests {
             Just(Step::Merge),
             Just(Step::Fill),
         ]
+    }
+
+    #[test]
+    fn a_layer_that_refers_to_another_file_is_given_to_nobody() {
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir(data.path().join("volumes")).unwrap();
+        let directory = Directory::new(data.path(), "vol-0123456789abcdef0");
+        let record = record(true);
+        directory.create(&record, None).unwrap();
+        directory.give(&record, IDLE_USER - 1).unwrap();
+        let layer = OpenOptions::new().write(true).open(directory.layer_path(0)).unwrap();
+        layer.write_all_at(&[4], 79).unwrap();
+        let refused = directory.give(&record, IDLE_USER).unwrap_err();
+        assert!(refused.to_string().contains("header"), "{refused}");
     }
 
     proptest! {
