@@ -106,12 +106,15 @@ fn cargo(arguments: &[&str], privileged: bool) -> Result<()> {
 }
 
 /// The clients' tests. Terraform's provider mostly sleeps between its questions (ten seconds before
-/// the first about an instance or an image), so its tests run beside the others, in two processes
+/// the first about an instance or an image), so its tests run beside the others, in four processes
 /// whose outputs come at their end. Each process has a region of its own.
 fn clients(python: &Path, gureum: &Path) -> Result<()> {
-    const BESIDE: [&str; 2] = [
-        "terraform and (disks or dlm or test_images)",
-        "terraform and not (disks or dlm or test_images)",
+    const BESIDE: [&str; 4] = [
+        "terraform_disks and (test_volumes or test_images)",
+        "terraform_instances",
+        "test_terraform and not terraform_disks and (test_dlm or test_images)",
+        "terraform and not terraform_instances and not test_dlm and not test_images and not \
+         (terraform_disks and test_volumes)",
     ];
     let command = |chosen: &str| -> Result<Command> {
         let mut command = pytest(python, gureum, "tests/clients")?;

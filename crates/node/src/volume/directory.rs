@@ -245,6 +245,14 @@ impl Directory {
     /// # Errors
     /// What the file system says.
     pub(crate) fn create(&self, record: &Record, passphrase: Option<&str>) -> io::Result<()> {
+        // A volume of a version that kept it in one file: an empty one must not take its place.
+        if self.sibling("qcow2").exists() {
+            let file = self.sibling("qcow2");
+            return Err(io::Error::other(format!(
+                "{} was made by an earlier version, which this one cannot open",
+                file.display()
+            )));
+        }
         let new = self.sibling("new");
         remove_all(&new)?;
         fs::create_dir(&new)?;
@@ -531,6 +539,17 @@ pub(crate) fn run(mut command: Command, input: Option<&str>) -> io::Result<()> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_volume_of_an_earlier_version_is_not_replaced_by_an_empty_one() {
+        let data = tempfile::tempdir().unwrap();
+        fs::create_dir(data.path().join("volumes")).unwrap();
+        let directory = Directory::new(data.path(), "vol-0123456789abcdef0");
+        fs::write(directory.sibling("qcow2"), b"QFI").unwrap();
+        let error = directory.create(&record(true), None).unwrap_err();
+        assert!(error.to_string().contains("earlier version"), "{error}");
+        assert!(!directory.path().exists());
+    }
 
     fn record(filled: bool) -> Record {
         let source = Content { root: "0".repeat(64), size_gib: 1, key: None };
