@@ -1,7 +1,9 @@
 """The real clients against real machines: one daemon, few machines, well used. Needs root and QEMU."""
 
+import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -26,12 +28,23 @@ def kernel_state():
     return [line for line in lines if PREFIX in line or POOL in line]
 
 
+def recipe():
+    """A digest of what images are made by."""
+    sources = [path for part in ("crates/node/src/image", "crates/guest/src") for path in (ROOT / part).rglob("*.rs")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
+
+
 def build(image):
+    """Builds an image, unless it was built by these sources."""
+    stamp = DATA / f"images/.recipe-{image}"
+    if not stamp.exists() or stamp.read_text() != recipe():
+        shutil.rmtree(DATA / "images" / image, ignore_errors=True)
     subprocess.run(
         [binary(), "image", "build", image, "--if-missing", "--data-dir", str(DATA)],
         check=True,
         stdin=subprocess.DEVNULL,
     )
+    stamp.write_text(recipe())
 
 
 @pytest.fixture(scope="session")
