@@ -53,14 +53,8 @@ pub(crate) const RECONCILER: Reconciler =
 
 /// An instance's own record is its work.
 fn work_key(record_key: &str) -> Option<String> {
-    let (_, kind, ..) = parts(record_key)?;
+    let (_, kind, ..) = key::parts(record_key)?;
     (kind == key::INSTANCE).then(|| record_key.to_owned())
-}
-
-/// Region, kind, account and id of a record key.
-fn parts(record_key: &str) -> Option<(&str, &str, &str, &str)> {
-    let mut parts = record_key.strip_prefix('/')?.splitn(4, '/');
-    Some((parts.next()?, parts.next()?, parts.next()?, parts.next()?))
 }
 
 /// What an observation makes of a record.
@@ -178,7 +172,7 @@ fn ended(instance: &Instance, cause: &ExitCause) -> Change {
 
 /// One run for one instance.
 fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
-    let Some((region, _, account, id)) = parts(work_key) else { return Ok(()) };
+    let Some((region, _, account, id)) = key::parts(work_key) else { return Ok(()) };
     let observed = call.environment.driver.state(id);
     let Some(instance) = call.get::<Instance>(work_key)? else {
         // Deleted, in the regular course of things or with the whole state.

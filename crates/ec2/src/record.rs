@@ -27,6 +27,12 @@ pub mod key {
         format!("/{region}/{kind}/{account}/{id}")
     }
 
+    /// Region, kind, account and id of a record key; the inverse of [`of`].
+    pub(crate) fn parts(record_key: &str) -> Option<(&str, &str, &str, &str)> {
+        let mut parts = record_key.strip_prefix('/')?.splitn(4, '/');
+        Some((parts.next()?, parts.next()?, parts.next()?, parts.next()?))
+    }
+
     /// Marks an account's region as set up (default VPC and its parts).
     pub const REGION: &str = "region";
     /// [`super::Vpc`].

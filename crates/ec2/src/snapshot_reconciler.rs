@@ -31,8 +31,8 @@ const MINUTE_MILLIS: i64 = 60_000;
 
 /// A snapshot's own record is its work.
 fn work_key(record_key: &str) -> Option<String> {
-    let mut parts = record_key.strip_prefix('/')?.splitn(4, '/');
-    (parts.nth(1)? == key::SNAPSHOT).then(|| record_key.to_owned())
+    let (_, kind, ..) = key::parts(record_key)?;
+    (kind == key::SNAPSHOT).then(|| record_key.to_owned())
 }
 
 /// What is known of the making of a snapshot.

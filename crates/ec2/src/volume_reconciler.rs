@@ -39,14 +39,8 @@ pub(crate) const RECONCILER: Reconciler =
 
 /// A volume's own record is its work.
 fn work_key(record_key: &str) -> Option<String> {
-    let (_, kind, ..) = parts(record_key)?;
+    let (_, kind, ..) = key::parts(record_key)?;
     (kind == key::VOLUME).then(|| record_key.to_owned())
-}
-
-/// Region, kind, account and id of a record key.
-fn parts(record_key: &str) -> Option<(&str, &str, &str, &str)> {
-    let mut parts = record_key.strip_prefix('/')?.splitn(4, '/');
-    Some((parts.next()?, parts.next()?, parts.next()?, parts.next()?))
 }
 
 /// What an observation makes of a record.
@@ -174,7 +168,7 @@ fn orphan(id: &str, region: &str) -> Spec {
 
 /// One run for one volume.
 fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
-    let Some((region, _, account, id)) = parts(work_key) else { return Ok(()) };
+    let Some((region, _, account, id)) = key::parts(work_key) else { return Ok(()) };
     let observed = call.environment.driver.volume_state(id);
     // What is staged depends on the record; what is only read wakes this reconciler when it changes.
     let Some(volume) = call.peek::<Volume>(work_key)? else {

@@ -31,20 +31,14 @@ pub(crate) const RECONCILER: Reconciler =
 /// How long tasks that ended are described (EC2 API Reference, "DescribeImportImageTasks").
 const VISIBLE_MILLIS: i64 = 7 * 24 * 3_600_000;
 
-/// Kind, account and id of a record key.
-fn parts(record_key: &str) -> Option<(&str, &str, &str)> {
-    let mut parts = record_key.strip_prefix('/')?.splitn(4, '/').skip(1);
-    Some((parts.next()?, parts.next()?, parts.next()?))
-}
-
 fn work_key(record_key: &str) -> Option<String> {
-    let (kind, ..) = parts(record_key)?;
+    let (_, kind, ..) = key::parts(record_key)?;
     [key::IMAGE, key::SNAPSHOT, IMPORT, EXPORT].contains(&kind).then(|| record_key.to_owned())
 }
 
 /// One run.
 fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
-    let Some((kind, account, id)) = parts(work_key) else { return Ok(()) };
+    let Some((_, kind, account, id)) = key::parts(work_key) else { return Ok(()) };
     match kind {
         key::IMAGE => run_image(call, work_key),
         key::SNAPSHOT => run_snapshot(call, account, work_key),
