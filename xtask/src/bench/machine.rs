@@ -265,12 +265,16 @@ impl Bare {
                 ("-netdev", _) => Some(network.clone()),
                 ("-kernel", _) => Some(path(&image.join(kernel))),
                 ("-initrd", _) => Some(path(&image.join(initrd))),
+                ("-object", Some(v)) if v.contains("throttle-group") => continue,
                 ("-blockdev", Some(v)) => {
+                    let node: serde_json::Value = serde_json::from_str(v)?;
                     // The overlay names its backing file itself.
-                    let mut node: serde_json::Value = serde_json::from_str(v)?;
-                    node["file"]["filename"] = path(&overlay).into();
-                    node.as_object_mut().map(|node| node.remove("backing"));
-                    Some(node.to_string())
+                    let plain = serde_json::json!({
+                        "driver": "qcow2",
+                        "node-name": node["node-name"],
+                        "file": { "driver": "file", "filename": path(&overlay) },
+                    });
+                    Some(plain.to_string())
                 }
                 _ => value,
             };
