@@ -16,5 +16,5 @@ pub mod machine;
 pub mod network;
 pub mod volume;
 
-pub use cidr::Ipv4Cidr;
+pub use cidr::{Cidr, Ipv4Cidr, Ipv6Cidr};
 pub use clock::{Clock, Timestamp};

@@ -54,14 +54,19 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ),
 ];
 
+/// The domain of private names in a region (VPC User Guide, "DHCP option sets").
+pub(crate) fn private_domain(region: &str) -> String {
+    if region == "us-east-1" {
+        "ec2.internal".to_owned()
+    } else {
+        format!("{region}.compute.internal")
+    }
+}
+
 /// Private DNS name of an address (EC2 User Guide, "EC2 instance hostnames and domains").
 pub(crate) fn private_dns_name(region: &str, address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
-    if region == "us-east-1" {
-        format!("ip-{a}-{b}-{c}-{d}.ec2.internal")
-    } else {
-        format!("ip-{a}-{b}-{c}-{d}.{region}.compute.internal")
-    }
+    format!("ip-{a}-{b}-{c}-{d}.{}", private_domain(region))
 }
 
 /// Public DNS name of an address, in a VPC with enableDnsHostnames.

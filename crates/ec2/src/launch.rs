@@ -23,7 +23,8 @@ use crate::instance_type::{self, Facts};
 use crate::interface::Names;
 use crate::record::{
     AttachedVolume, AttachmentState, Image, Instance, InstanceState, Interface,
-    InterfaceAttachment, Kept, KeyPair, MetadataOptions, Subnet, Tags, Volume, VolumeState, key,
+    InterfaceAttachment, InterfaceKind, Kept, KeyPair, MetadataOptions, Subnet, Tags, Volume,
+    VolumeState, key,
 };
 use crate::volume::source::{self, New};
 use crate::{image, tag};
@@ -277,6 +278,13 @@ fn launch(
         mac: new_mac(&mut call.rng),
         private_ip,
         public_ip,
+        elastic: None,
+        secondary: Vec::new(),
+        prefixes: Vec::new(),
+        ipv6: Vec::new(),
+        ipv6_prefixes: Vec::new(),
+        primary_ipv6: false,
+        kind: InterfaceKind::Interface,
         groups: plan.network.groups.clone(),
         source_dest_check: true,
         attachment: Some(InterfaceAttachment {
@@ -285,6 +293,7 @@ fn launch(
             device_index: 0,
             delete_on_termination: plan.network.delete_on_termination,
             attached: now,
+            state: AttachmentState::Attached,
         }),
         tags: plan.interface_tags.clone(),
     };
@@ -310,6 +319,8 @@ fn launch(
         wants_public_ip: plan.network.public,
         public_ip,
         interface_id,
+        more_interfaces: Vec::new(),
+        name_options: subnet.name_options.clone(),
         volumes,
         ephemeral: plan.devices.ephemeral.clone(),
         root_device_name: plan.image.root_device_name.clone(),

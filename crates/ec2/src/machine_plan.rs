@@ -136,6 +136,8 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
         wants_public_ip: _,
         public_ip,
         interface_id: _,
+        more_interfaces,
+        name_options,
         volumes: _,
         ephemeral,
         root_device_name,
@@ -187,6 +189,7 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
     for volume_id in forced_off(instance) {
         volume_id.hash(&mut hash);
     }
+    (more_interfaces, name_options).hash(&mut hash);
     (launched.0, monitoring, metadata_options, tags).hash(&mut hash);
     (interface, group_names).hash(&mut hash);
     let block = |cidr: &base::Ipv4Cidr| (cidr.network(), cidr.length());

@@ -4,17 +4,26 @@
 //! `#[serde(default)]`; a change of meaning raises the record's `v` and brings an upgrade function.
 //! Records are not API shapes: each resource's module turns them into those.
 
+pub mod network;
 pub mod snapshot;
 
+pub use self::network::{
+    Association, CidrAssociation, CidrReservation, Destination, DhcpOptions,
+    EgressOnlyInternetGateway, ElasticAddress, ElasticAssociation, ElasticPart, FlowLog,
+    InterfaceKind, InternetGateway, NameOptions, NatGateway, NatGatewayAddress, NetworkAcl,
+    NetworkAclEntry, PeeringSide, PrefixList, PrefixListEntry, Progress, Route, RouteOrigin,
+    RouteTable, SecondaryAddress, Subnet, TransitGateway, TransitGatewayAttachment,
+    TransitGatewayRouteTable, Vpc, VpcEndpoint, VpcPeering,
+};
 pub use self::snapshot::{EbsSettings, RecycleBinRule, Snapshot, SnapshotState};
 pub use crate::image::record::{Image, ImageState, MappedDisk, MappedVolume, Mapping, Protection};
 pub use crate::kept::Kept;
 use base::key::WrappedKey;
 use base::volume::Content;
-use base::{Ipv4Cidr, Timestamp};
+use base::{Ipv4Cidr, Ipv6Cidr, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Tags of a resource.
@@ -47,7 +56,7 @@ pub mod key {
     pub const INSTANCE: &str = "instance";
     /// [`super::Interface`].
     pub const INTERFACE: &str = "network-interface";
-    /// Claims a private address: `<vpc-id>/<address>` → interface id.
+    /// Claims a private address or prefix, IPv4 or IPv6: `<vpc-id>/<address>` → interface id.
     pub const PRIVATE_ADDRESS: &str = "private-address";
     /// [`super::Volume`].
     pub const VOLUME: &str = "volume";
@@ -64,13 +73,46 @@ pub mod key {
     pub const EBS_SETTINGS: &str = "ebs-settings";
     /// [`super::RecycleBinRule`].
     pub const RECYCLE_BIN_RULE: &str = "recycle-bin-rule";
+    /// [`super::DhcpOptions`].
+    pub const DHCP_OPTIONS: &str = "dhcp-options";
+    /// [`super::RouteTable`].
+    pub const ROUTE_TABLE: &str = "route-table";
+    /// [`super::NetworkAcl`].
+    pub const NETWORK_ACL: &str = "network-acl";
+    /// [`super::InternetGateway`].
+    pub const INTERNET_GATEWAY: &str = "internet-gateway";
+    /// [`super::EgressOnlyInternetGateway`].
+    pub const EGRESS_ONLY_INTERNET_GATEWAY: &str = "egress-only-internet-gateway";
+    /// [`super::NatGateway`].
+    pub const NAT_GATEWAY: &str = "nat-gateway";
+    /// [`super::PrefixList`].
+    pub const PREFIX_LIST: &str = "prefix-list";
+    /// [`super::ElasticAddress`].
+    pub const ELASTIC_ADDRESS: &str = "elastic-address";
+    /// [`super::VpcEndpoint`].
+    pub const VPC_ENDPOINT: &str = "vpc-endpoint";
+    /// [`super::TransitGateway`].
+    pub const TRANSIT_GATEWAY: &str = "transit-gateway";
+    /// [`super::TransitGatewayAttachment`].
+    pub const TRANSIT_GATEWAY_ATTACHMENT: &str = "transit-gateway-attachment";
+    /// [`super::TransitGatewayRouteTable`].
+    pub const TRANSIT_GATEWAY_ROUTE_TABLE: &str = "transit-gateway-route-table";
+    /// [`super::FlowLog`].
+    pub const FLOW_LOG: &str = "flow-log";
+    /// [`super::VpcPeering`], which belongs to two accounts and regions: [`vpc_peering`].
+    pub const VPC_PEERING: &str = "vpc-peering-connection";
+
+    /// The key of a peering connection; with an empty id, the prefix of all.
+    pub fn vpc_peering(id: &str) -> String {
+        format!("/{VPC_PEERING}/{id}")
+    }
 
     /// The key of a claim of kind [`PRIVATE_ADDRESS`].
     pub fn private_address(
         region: &str,
         account: &str,
         vpc_id: &str,
-        address: std::net::Ipv4Addr,
+        address: impl std::fmt::Display,
     ) -> String {
         format!("/{region}/{PRIVATE_ADDRESS}/{account}/{vpc_id}/{address}")
     }
@@ -79,52 +121,6 @@ pub mod key {
     pub fn public_address(address: std::net::Ipv4Addr) -> String {
         format!("/public-address/{address}")
     }
-}
-
-/// A virtual private cloud.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vpc {
-    /// Record version, 1.
-    pub v: u16,
-    /// `vpc-…`.
-    pub id: String,
-    /// Address block.
-    pub cidr: Ipv4Cidr,
-    /// The region's default VPC.
-    pub is_default: bool,
-    /// enableDnsSupport.
-    pub dns_support: bool,
-    /// enableDnsHostnames.
-    pub dns_hostnames: bool,
-    /// `dopt-…`.
-    pub dhcp_options_id: String,
-    /// `vpc-cidr-assoc-…`.
-    pub cidr_association_id: String,
-    /// Default security group.
-    pub default_group_id: String,
-    /// Tags.
-    pub tags: Tags,
-}
-
-/// A subnet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subnet {
-    /// Record version, 1.
-    pub v: u16,
-    /// `subnet-…`.
-    pub id: String,
-    /// Its VPC.
-    pub vpc_id: String,
-    /// Address block.
-    pub cidr: Ipv4Cidr,
-    /// `us-east-1a`.
-    pub availability_zone: String,
-    /// Default subnet of its zone.
-    pub default_for_az: bool,
-    /// Instances get a public address unless they say otherwise.
-    pub map_public_ip_on_launch: bool,
-    /// Tags.
-    pub tags: Tags,
 }
 
 /// A security group.
@@ -173,10 +169,23 @@ pub struct SecurityGroupRule {
 pub enum RulePeer {
     /// An IPv4 prefix.
     Ipv4(Ipv4Cidr),
-    /// An IPv6 prefix in canonical text; kept and shown, no packets yet.
-    Ipv6(String),
-    /// Another group of the same account.
+    /// An IPv6 prefix.
+    Ipv6(Ipv6Cidr),
+    /// A group of the same VPC.
     Group(String),
+    /// A group of a peered VPC.
+    PeerGroup {
+        /// Its account.
+        account: String,
+        /// `vpc-…`.
+        vpc_id: String,
+        /// `pcx-…` by which it was found.
+        peering_id: String,
+        /// `sg-…`.
+        group_id: String,
+    },
+    /// A prefix list, `pl-…`.
+    PrefixList(String),
 }
 
 /// A key pair; the private key is given once and never kept.
@@ -282,6 +291,12 @@ pub struct Instance {
     pub public_ip: Option<Ipv4Addr>,
     /// Primary interface.
     pub interface_id: String,
+    /// Further interfaces by device index, ascending.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub more_interfaces: Vec<AttachedInterface>,
+    /// PrivateDnsNameOptions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub name_options: NameOptions,
     /// Attached volumes, root first.
     pub volumes: Vec<AttachedVolume>,
     /// Disks of the instance store that its launch mapped. Those with NVMe are there unmapped.
@@ -376,6 +391,15 @@ pub struct AttachedVolume {
     pub forced: bool,
 }
 
+/// A further interface's place at an instance; how far it is stands in the interface's record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttachedInterface {
+    /// `eni-…`.
+    pub interface_id: String,
+    /// 1 or more.
+    pub device_index: u32,
+}
+
 /// A disk of the instance store in a launch's block device mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MappedLocalDisk {
@@ -430,8 +454,29 @@ pub struct Interface {
     pub mac: String,
     /// Primary private address.
     pub private_ip: Ipv4Addr,
-    /// Public address.
+    /// Public address of the primary private one, its own or elastic.
     pub public_ip: Option<Ipv4Addr>,
+    /// The elastic address that `public_ip` is, if it is one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub elastic: Option<ElasticPart>,
+    /// Further private addresses.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub secondary: Vec<SecondaryAddress>,
+    /// Delegated prefixes, /28.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefixes: Vec<Ipv4Cidr>,
+    /// IPv6 addresses, the primary one first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ipv6: Vec<Ipv6Addr>,
+    /// Delegated IPv6 prefixes, /80.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ipv6_prefixes: Vec<Ipv6Cidr>,
+    /// The first IPv6 address stays the first (PrimaryIpv6).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub primary_ipv6: bool,
+    /// What made it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kind: InterfaceKind,
     /// Security groups.
     pub groups: Vec<String>,
     /// sourceDestCheck.
@@ -455,6 +500,9 @@ pub struct InterfaceAttachment {
     pub delete_on_termination: bool,
     /// When.
     pub attached: Timestamp,
+    /// How far. A launch's interfaces are `Attached` from the start.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state: AttachmentState,
 }
 
 /// A volume. What is shown is [`VolumeState`], `in-use` while there are attachments.

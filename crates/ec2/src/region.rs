@@ -5,13 +5,17 @@
 //! describes it; a region of one's own has three zones. Nothing here is configuration: the table is
 //! public fact (EC2 User Guide, "Regions and Zones").
 
-use crate::record::{Subnet, Tags, Vpc, key};
+use crate::record::{
+    Destination, DhcpOptions, InternetGateway, Route, RouteOrigin, RouteTable, Tags, Vpc, key,
+};
+use crate::{interface, subnet, vpc};
 use base::Ipv4Cidr;
 use model::ec2::{self as api, op};
 use serde::{Deserialize, Serialize};
 use service::filter::{Field, Filters};
 use service::{Call, Error, Operation, operation};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 pub(crate) const OPERATIONS: &[Operation] = &[
     operation!(
@@ -186,7 +190,7 @@ fn short_name(region: &str) -> String {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Marker {
     v: u16,
-    default_vpc_id: String,
+    default_dhcp_options_id: String,
 }
 
 fn marker_key(region: &str, account: &str) -> String {
@@ -203,40 +207,70 @@ pub fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
     if call.snapshot().get(&marker).is_some() {
         return Ok(());
     }
-    let (region, account) = (call.region, call.account());
-    let vpc_id = call.new_id("vpc");
-    let group_id = call.new_id("sg");
-    let cidr = Ipv4Cidr::containing([172, 31, 0, 0].into(), 16);
-    let vpc = Vpc {
+    let options = DhcpOptions {
         v: 1,
-        id: vpc_id.clone(),
-        cidr,
-        is_default: true,
-        dns_support: true,
-        dns_hostnames: true,
-        dhcp_options_id: call.new_id("dopt"),
-        cidr_association_id: call.new_id("vpc-cidr-assoc"),
-        default_group_id: group_id.clone(),
+        id: call.new_id("dopt"),
+        options: BTreeMap::from([
+            ("domain-name".to_owned(), vec![interface::private_domain(call.region)]),
+            ("domain-name-servers".to_owned(), vec!["AmazonProvidedDNS".to_owned()]),
+        ]),
         tags: Tags::new(),
     };
-    call.put(&key::of(region, key::VPC, account, &vpc_id), vpc);
+    let default_dhcp_options_id = options.id.clone();
+    let at = key::of(call.region, key::DHCP_OPTIONS, call.account(), &options.id);
+    call.put(&at, options);
+    stage_default_vpc(call, &default_dhcp_options_id)?;
+    call.put(&marker, Marker { v: 1, default_dhcp_options_id });
+    Ok(())
+}
+
+/// The DHCP options that new VPCs have.
+#[expect(dead_code, reason = "CreateVpc")]
+///
+/// # Errors
+/// Internal, when the region was not set up.
+pub(crate) fn default_dhcp_options_id(call: &Call<'_>) -> Result<String, Error> {
+    let marker = call.peek::<Marker>(&marker_key(call.region, call.account()))?;
+    let marker = marker.ok_or_else(|| Error::internal("a region that was not set up"))?;
+    Ok(marker.default_dhcp_options_id.clone())
+}
+
+/// Stages a default VPC with all its parts: internet gateway, the route to it, a subnet in each zone
+/// (VPC User Guide, "Default VPC components").
+pub(crate) fn stage_default_vpc(call: &mut Call<'_>, dhcp_options_id: &str) -> Result<Vpc, Error> {
+    let (region, account) = (call.region, call.account());
+    let cidr = Ipv4Cidr::containing([172, 31, 0, 0].into(), 16);
+    let mut vpc = vpc::stage(call, cidr, dhcp_options_id, Tags::new());
+    let gateway = InternetGateway {
+        v: 1,
+        id: call.new_id("igw"),
+        vpc_id: Some(vpc.id.clone()),
+        tags: Tags::new(),
+    };
+    vpc.is_default = true;
+    vpc.dns_hostnames = true;
+    vpc.internet_gateway_id = Some(gateway.id.clone());
+    let at = key::of(region, key::ROUTE_TABLE, account, &vpc.main_route_table_id);
+    if let Some(table) = call.get::<RouteTable>(&at)? {
+        let mut table = RouteTable::clone(&table);
+        table.routes.push(Route {
+            destination: Destination::Cidr(Ipv4Cidr::containing([0; 4].into(), 0).into()),
+            target: gateway.id.clone(),
+            origin: RouteOrigin::CreateRoute,
+        });
+        call.put(&at, table);
+    }
+    call.put(&key::of(region, key::INTERNET_GATEWAY, account, &gateway.id.clone()), gateway);
+    call.put(&key::of(region, key::VPC, account, &vpc.id), vpc.clone());
     for (index, zone) in (0u64..).zip(zones(region)) {
         let Some(network) = cidr.nth(index << 12) else { break };
-        let subnet = Subnet {
-            v: 1,
-            id: call.new_id("subnet"),
-            vpc_id: vpc_id.clone(),
-            cidr: Ipv4Cidr::containing(network, 20),
-            availability_zone: zone.name,
-            default_for_az: true,
-            map_public_ip_on_launch: true,
-            tags: Tags::new(),
-        };
-        call.put(&key::of(region, key::SUBNET, account, &subnet.id.clone()), subnet);
+        let mut subnet =
+            subnet::new(call, &vpc, Ipv4Cidr::containing(network, 20), &zone.name, Tags::new());
+        subnet.default_for_az = true;
+        subnet.map_public_ip_on_launch = true;
+        subnet::stage(call, subnet)?;
     }
-    crate::security_group::put_default(call, &vpc_id, &group_id);
-    call.put(&marker, Marker { v: 1, default_vpc_id: vpc_id });
-    Ok(())
+    Ok(vpc)
 }
 
 const REGION_FILTERS: &[Field<api::Region>] = &[
@@ -393,7 +427,8 @@ mod tests {
         region.run(set_up).unwrap();
         let vpcs = region.run(|call| call.scan::<Vpc>("/us-east-1/vpc/")).unwrap();
         assert_eq!(vpcs.len(), 1);
-        let subnets = region.run(|call| call.scan::<Subnet>("/us-east-1/subnet/")).unwrap();
+        let subnets =
+            region.run(|call| call.scan::<crate::record::Subnet>("/us-east-1/subnet/")).unwrap();
         let mut blocks: Vec<String> = subnets.iter().map(|s| s.cidr.to_string()).collect();
         blocks.sort();
         assert_eq!(

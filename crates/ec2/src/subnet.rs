@@ -1,8 +1,9 @@
 //! Subnets: described as the region was set up with them, and the choice of one for a launch.
 //! Making and changing them is not served yet.
 
-use crate::record::{Subnet, key};
+use crate::record::{Association, NameOptions, NetworkAcl, Subnet, Tags, Vpc, key};
 use crate::{region, tag, vpc};
+use base::Ipv4Cidr;
 use model::ec2::{self as api, op};
 use service::filter::{Field, Filters, Values};
 use service::page::page;
@@ -30,6 +31,48 @@ fn key_of(call: &Call<'_>, id: &str) -> String {
 /// The subnet with this id; the commit depends on it.
 pub(crate) fn find_subnet(call: &mut Call<'_>, id: &str) -> Result<Arc<Subnet>, Error> {
     call.get::<Subnet>(&key_of(call, id))?.ok_or_else(|| not_found(id))
+}
+
+/// A subnet with the defaults of a VPC; not staged.
+pub(crate) fn new(
+    call: &mut Call<'_>,
+    vpc: &Vpc,
+    cidr: Ipv4Cidr,
+    availability_zone: &str,
+    tags: Tags,
+) -> Subnet {
+    Subnet {
+        v: 1,
+        id: call.new_id("subnet"),
+        vpc_id: vpc.id.clone(),
+        cidr,
+        ipv6_cidr: None,
+        availability_zone: availability_zone.to_owned(),
+        default_for_az: false,
+        map_public_ip_on_launch: false,
+        assign_ipv6_address_on_creation: false,
+        name_options: NameOptions::default(),
+        route_table_id: None,
+        network_acl_id: vpc.default_network_acl_id.clone(),
+        reservations: Vec::new(),
+        tags,
+    }
+}
+
+/// Stages a new subnet and its association with its network ACL.
+///
+/// # Errors
+/// Internal, when the ACL is not there.
+pub(crate) fn stage(call: &mut Call<'_>, subnet: Subnet) -> Result<(), Error> {
+    let at = key::of(call.region, key::NETWORK_ACL, call.account(), &subnet.network_acl_id);
+    let acl = call.get::<NetworkAcl>(&at)?;
+    let acl = acl.ok_or_else(|| Error::internal(format!("{at} is not there")))?;
+    let mut acl = NetworkAcl::clone(&acl);
+    let id = call.new_id("aclassoc");
+    acl.associations.push(Association { id, subnet_id: subnet.id.clone() });
+    call.put(&at, acl);
+    call.put(&key_of(call, &subnet.id), subnet);
+    Ok(())
 }
 
 /// The default subnet of a zone, or of one that the region chooses: launches that do not care

@@ -1,7 +1,8 @@
 //! VPCs: described as the region was set up with them. Making and changing them is not served yet.
 
-use crate::record::{Vpc, key};
+use crate::record::{NetworkAcl, NetworkAclEntry, RouteTable, Tags, Vpc, key};
 use crate::tag;
+use base::Ipv4Cidr;
 use model::ec2::{self as api, op};
 use service::filter::{Field, Filters};
 use service::page::page;
@@ -38,6 +39,65 @@ pub(crate) fn default_vpc(call: &Call<'_>) -> Result<Arc<Vpc>, Error> {
         .into_iter()
         .find(|vpc| vpc.is_default)
         .ok_or_else(|| Error::client("VPCIdNotSpecified", "No default VPC for this user"))
+}
+
+/// Stages a VPC with what every VPC has: main route table, default network ACL and default security
+/// group (VPC User Guide, "VPC basics"). It is not a default VPC; [`Vpc`] may be changed and put
+/// again by the same call.
+pub(crate) fn stage(call: &mut Call<'_>, cidr: Ipv4Cidr, dhcp_options_id: &str, tags: Tags) -> Vpc {
+    let vpc = Vpc {
+        v: 1,
+        id: call.new_id("vpc"),
+        cidr,
+        is_default: false,
+        dns_support: true,
+        dns_hostnames: false,
+        address_usage_metrics: false,
+        dhcp_options_id: dhcp_options_id.to_owned(),
+        cidr_association_id: call.new_id("vpc-cidr-assoc"),
+        secondary_cidrs: Vec::new(),
+        ipv6_cidrs: Vec::new(),
+        default_group_id: call.new_id("sg"),
+        main_route_table_id: call.new_id("rtb"),
+        default_network_acl_id: call.new_id("acl"),
+        internet_gateway_id: None,
+        dedicated: false,
+        tags,
+    };
+    let table = RouteTable {
+        v: 1,
+        id: vpc.main_route_table_id.clone(),
+        vpc_id: vpc.id.clone(),
+        main_association_id: Some(call.new_id("rtbassoc")),
+        associations: Vec::new(),
+        propagating_gateways: Vec::new(),
+        routes: Vec::new(),
+        tags: Tags::new(),
+    };
+    let open = |egress| NetworkAclEntry {
+        number: 100,
+        egress,
+        allow: true,
+        protocol: "-1".to_owned(),
+        cidr: Ipv4Cidr::containing([0; 4].into(), 0).into(),
+        ports: None,
+        icmp: None,
+    };
+    let acl = NetworkAcl {
+        v: 1,
+        id: vpc.default_network_acl_id.clone(),
+        vpc_id: vpc.id.clone(),
+        is_default: true,
+        entries: vec![open(false), open(true)],
+        associations: Vec::new(),
+        tags: Tags::new(),
+    };
+    let (region, account) = (call.region, call.account());
+    call.put(&key::of(region, key::ROUTE_TABLE, account, &vpc.main_route_table_id), table);
+    call.put(&key::of(region, key::NETWORK_ACL, account, &vpc.default_network_acl_id), acl);
+    crate::security_group::put_default(call, &vpc.id, &vpc.default_group_id);
+    call.put(&key::of(region, key::VPC, account, &vpc.id), vpc.clone());
+    vpc
 }
 
 fn check_id(id: &str) -> Result<(), Error> {

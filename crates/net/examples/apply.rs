@@ -3,7 +3,7 @@
 //!     cargo run -p net --example apply        (as root)
 
 use anyhow::Result;
-use base::network::{Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{Holder, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
 use net::{Config, Network};
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
 
 fn measure(config: &Config) -> Result<()> {
     let network = Network::start(config.clone())?;
-    let mut plan = Plan { vpcs: vec![vpc()?] };
+    let mut plan = Plan { vpcs: vec![vpc()?], ..Plan::default() };
     let timed = |what: &str, network: &Network, plan: &Plan| -> Result<()> {
         let start = Instant::now();
         network.apply(plan)?;
@@ -72,7 +72,12 @@ fn vpc() -> Result<Vpc> {
     });
     let interfaces = (0..INTERFACES).map(|number| Interface {
         id: format!("eni-{number}"),
-        instance_id: format!("i-{number}"),
+        holder: Holder::Machine(format!("i-{number}")),
+        secondary: Vec::new(),
+        prefixes: Vec::new(),
+        ipv6: Vec::new(),
+        ipv6_prefixes: Vec::new(),
+        node: None,
         subnet_id: "subnet-1".into(),
         mac: format!("0a:00:00:00:00:{number:02x}"),
         private_ip: Ipv4Addr::new(172, 31, 1, number),
@@ -85,8 +90,9 @@ fn vpc() -> Result<Vpc> {
         id: "vpc-1".into(),
         region: "us-east-1".into(),
         cidrs: vec!["172.31.0.0/16".parse()?],
-        subnets: vec![Subnet { id: "subnet-1".into(), cidr: "172.31.0.0/20".parse()? }],
+        subnets: vec![Subnet::new("subnet-1", "172.31.0.0/20".parse()?)],
         interfaces: interfaces.collect(),
         groups: groups.collect::<Result<_>>()?,
+        ..Vpc::default()
     })
 }

@@ -7,7 +7,7 @@
 //! asks the rules anew: the slowest case. Rounds alternate, so that a noisy neighbour meets both.
 
 use anyhow::{Context, Result, ensure};
-use base::network::{Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{Holder, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
 use net::{Config, Network, names};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -76,7 +76,12 @@ fn clean(config: &Config) -> Result<()> {
 fn interface(number: u8) -> Interface {
     Interface {
         id: format!("eni-{number}"),
-        instance_id: format!("i-{number}"),
+        holder: Holder::Machine(format!("i-{number}")),
+        secondary: Vec::new(),
+        prefixes: Vec::new(),
+        ipv6: Vec::new(),
+        ipv6_prefixes: Vec::new(),
+        node: None,
         subnet_id: "subnet-1".into(),
         mac: format!("0a:00:00:00:00:{number:02x}"),
         private_ip: Ipv4Addr::new(172, 31, 0, number),
@@ -98,7 +103,7 @@ fn measure(config: &Config) -> Result<Vec<(f64, f64)>> {
             id: VPC.into(),
             region: "us-east-1".into(),
             cidrs: vec!["172.31.0.0/16".parse()?],
-            subnets: vec![Subnet { id: "subnet-1".into(), cidr: "172.31.0.0/20".parse()? }],
+            subnets: vec![Subnet::new("subnet-1", "172.31.0.0/20".parse()?)],
             interfaces: interfaces.clone(),
             groups: vec![SecurityGroup {
                 id: "sg-1".into(),
@@ -108,7 +113,9 @@ fn measure(config: &Config) -> Result<Vec<(f64, f64)>> {
                 ],
                 egress: vec![rule(Protocol::All)],
             }],
+            ..Vpc::default()
         }],
+        ..Plan::default()
     })?;
     let space = names::namespace(PREFIX, VPC);
     for (guest, interface) in GUESTS.iter().zip(&interfaces) {

@@ -316,13 +316,18 @@ pub fn answers(packet: &[u8], query: &[u8], id: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::network::{Interface, Subnet};
+    use base::network::{Holder, Interface, Subnet};
     use proptest::prelude::*;
 
     fn zone() -> Zone {
         let interface = |number: u8, public: Option<u8>| Interface {
             id: format!("eni-{number}"),
-            instance_id: "i-1".into(),
+            holder: Holder::Machine("i-1".into()),
+            secondary: Vec::new(),
+            prefixes: Vec::new(),
+            ipv6: Vec::new(),
+            ipv6_prefixes: Vec::new(),
+            node: None,
             subnet_id: "subnet-1".into(),
             mac: format!("0a:00:00:00:00:{number:02x}"),
             private_ip: Ipv4Addr::new(172, 31, 5, number),
@@ -335,9 +340,10 @@ mod tests {
             id: "vpc-1".into(),
             region: "us-east-1".into(),
             cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-            subnets: vec![Subnet { id: "subnet-1".into(), cidr: "172.31.0.0/20".parse().unwrap() }],
+            subnets: vec![Subnet::new("subnet-1", "172.31.0.0/20".parse().unwrap())],
             interfaces: vec![interface(7, Some(7)), interface(8, None)],
             groups: Vec::new(),
+            ..Vpc::default()
         };
         Zone::new(&vpc, "203.0.113.0/24".parse().unwrap())
     }

@@ -357,10 +357,10 @@ impl Network {
     /// The interface that has a private address in a VPC.
     pub fn interface_of(&self, vpc_id: &str, source: Ipv4Addr) -> Option<Owner> {
         let vpc = self.find(vpc_id).ok()?;
-        let interface = vpc.interfaces.iter().find(|i| i.private_ip == source)?;
+        let interface = vpc.interfaces.iter().find(|i| i.has(source.into()))?;
         Some(Owner {
             interface_id: interface.id.clone(),
-            instance_id: interface.instance_id.clone(),
+            instance_id: interface.instance_id()?.to_owned(),
         })
     }
 

@@ -5,7 +5,7 @@ use crate::names::tap;
 use crate::rules::{Direction, RECEIVER, SENDER, compile, is_anywhere};
 use crate::ruleset::{Family, Ruleset};
 use base::Ipv4Cidr;
-use base::network::{Interface, Peer, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{Holder, Interface, Peer, Protocol, Rule, SecurityGroup, Subnet, Vpc};
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -34,6 +34,7 @@ fn speaks(protocol: Protocol, packet: Packet) -> bool {
         Protocol::Icmp { kind: k, code: c } => {
             packet.protocol == 1 && k.is_none_or(|k| k == kind) && c.is_none_or(|c| c == code)
         }
+        Protocol::Icmpv6 { .. } => false,
         Protocol::Number(number) => packet.protocol == number,
     }
 }
@@ -53,7 +54,8 @@ fn allows(
     let rules = |direction: Direction| groups.iter().flat_map(move |g| direction.rules(g));
     let peer = packet.peer(direction);
     let is_peer = |rule: &&Rule| match &rule.peer {
-        Peer::Cidr(cidr) => cidr.contains(peer),
+        Peer::Cidr(cidr) => cidr.contains(peer.into()),
+        Peer::PrefixList(_) => false,
         Peer::Group(id) => {
             vpc.interfaces.iter().any(|i| i.private_ip == peer && i.groups.contains(id))
         }
@@ -203,8 +205,9 @@ fn protocol() -> impl Strategy<Value = Protocol> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let cidr = (0_u8..4, prop_oneof![Just(0_u8), Just(0), Just(16), Just(30), Just(32)])
-        .prop_map(|(number, length)| Peer::Cidr(Ipv4Cidr::containing(address(number), length)));
+    let cidr = (0_u8..4, prop_oneof![Just(0_u8), Just(0), Just(16), Just(30), Just(32)]).prop_map(
+        |(number, length)| Peer::Cidr(Ipv4Cidr::containing(address(number), length).into()),
+    );
     let group = (0_u8..4).prop_map(|number| Peer::Group(format!("sg-{number}")));
     (protocol(), prop_oneof![3 => cidr, 1 => group])
         .prop_map(|(protocol, peer)| Rule { protocol, peer })
@@ -223,7 +226,12 @@ prop_compose! {
     fn interface(number: u8)(members in prop::collection::btree_set(0_u8..4, 0..3)) -> Interface {
         Interface {
             id: format!("eni-{number}"),
-            instance_id: format!("i-{number}"),
+            holder: Holder::Machine(format!("i-{number}")),
+            secondary: Vec::new(),
+            prefixes: Vec::new(),
+            ipv6: Vec::new(),
+            ipv6_prefixes: Vec::new(),
+            node: None,
             subnet_id: "subnet-1".into(),
             mac: format!("0a:00:00:00:00:{number:02x}"),
             private_ip: address(number),
@@ -245,10 +253,9 @@ prop_compose! {
             id: "vpc-1".into(),
             region: "us-east-1".into(),
             cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-            subnets: vec![Subnet { id: "subnet-1".into(), cidr: "172.31.0.0/20".parse().unwrap() }],
+            subnets: vec![Subnet::new("subnet-1", "172.31.0.0/20".parse().unwrap())],
             interfaces: vec![interfaces.0, interfaces.1, interfaces.2],
-            groups: vec![groups.0, groups.1, groups.2],
-        }
+            groups: vec![groups.0, groups.1, groups.2], ..Vpc::default() }
     }
 }
 

@@ -64,6 +64,8 @@ impl Protocols {
             Protocol::Icmp { kind, code } => {
                 self.icmp.insert((kind, code));
             }
+            // Guests have no IPv6 yet.
+            Protocol::Icmpv6 { .. } => {}
             Protocol::Number(6) => self.tcp.insert(0, u16::MAX),
             Protocol::Number(17) => self.udp.insert(0, u16::MAX),
             Protocol::Number(1) => {

@@ -30,8 +30,8 @@
 use crate::names::{METADATA, RESOLVER, TIME, UPLINK, resolver, router, tap};
 use crate::protocols::{Protocols, normalise};
 use crate::ruleset::{Chain, Family, Ruleset, Set};
-use base::Ipv4Cidr;
 use base::network::{Interface, Peer, Protocol, Rule, SecurityGroup, Vpc};
+use base::{Cidr, Ipv4Cidr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -291,7 +291,8 @@ fn group_chains(vpc: &Vpc, group: &SecurityGroup, direction: Direction, rules: &
     for (peer, protocols) in peers {
         match peer {
             None => {}
-            Some(Peer::Cidr(cidr)) => prefixes.entry(protocols).or_default().push(*cidr),
+            Some(Peer::Cidr(Cidr::V4(cidr))) => prefixes.entry(protocols).or_default().push(*cidr),
+            Some(Peer::Cidr(Cidr::V6(_)) | Peer::PrefixList(_)) => {}
             Some(Peer::Group(id)) => by_group.push((id, protocols)),
         }
     }
@@ -326,7 +327,7 @@ fn accept(first: &str, second: &str) -> String {
 }
 
 pub(crate) fn is_anywhere(peer: &Peer) -> bool {
-    matches!(peer, Peer::Cidr(cidr) if cidr.length() == 0)
+    matches!(peer, Peer::Cidr(Cidr::V4(cidr)) if cidr.length() == 0)
 }
 
 /// Whether the groups together allow every port of TCP or UDP to or from anywhere.

@@ -5,7 +5,7 @@
 //! statement printed. To accept a new output: GUREUM_UPDATE_PLANS=1 cargo test -p net --test plans
 
 use anyhow::{Context, Result, bail, ensure};
-use base::network::{Interface, Peer, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{Holder, Interface, Peer, Protocol, Rule, SecurityGroup, Subnet, Vpc};
 use net::ruleset::{Before, Ruleset};
 use std::fs;
 use std::path::Path;
@@ -49,6 +49,7 @@ fn replay(script: &str) -> Result<String> {
         subnets: Vec::new(),
         interfaces: Vec::new(),
         groups: Vec::new(),
+        ..Vpc::default()
     };
     let mut applied = Ruleset::default();
     let mut output = String::new();
@@ -81,14 +82,19 @@ fn change(vpc: &mut Vpc, words: &[&str]) -> Result<()> {
         ["vpc", id, cidr, "subnet", subnet] => {
             vpc.id = (*id).into();
             vpc.cidrs = vec![cidr.parse()?];
-            vpc.subnets = vec![Subnet { id: "subnet-1".into(), cidr: subnet.parse()? }];
+            vpc.subnets = vec![Subnet::new("subnet-1", subnet.parse()?)];
         }
         ["interface", id, address, options @ ..] => {
             let number: u8 = address.rsplit('.').next().unwrap_or_default().parse()?;
             vpc.interfaces.retain(|interface| interface.id != *id);
             let mut interface = Interface {
                 id: (*id).into(),
-                instance_id: format!("i-{number}"),
+                holder: Holder::Machine(format!("i-{number}")),
+                secondary: Vec::new(),
+                prefixes: Vec::new(),
+                ipv6: Vec::new(),
+                ipv6_prefixes: Vec::new(),
+                node: None,
                 subnet_id: "subnet-1".into(),
                 mac: format!("0a:00:00:00:00:{number:02x}"),
                 private_ip: address.parse()?,

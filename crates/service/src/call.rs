@@ -15,7 +15,7 @@ use base::machine::{Driver, Spec};
 use base::volume;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
@@ -70,6 +70,8 @@ pub struct Call<'a> {
     pub environment: &'a Environment,
     snapshot: Snapshot,
     reads: BTreeMap<String, Revision>,
+    /// Prefixes below which nothing may be newer than the snapshot.
+    ranges: BTreeSet<String>,
     writes: BTreeMap<String, Op>,
     effects: Vec<Effect>,
     /// [`Call::applied`].
@@ -149,6 +151,7 @@ impl<'a> Call<'a> {
             environment,
             snapshot,
             reads: BTreeMap::new(),
+            ranges: BTreeSet::new(),
             writes: BTreeMap::new(),
             effects: Vec::new(),
             applied: None,
@@ -231,6 +234,16 @@ impl<'a> Call<'a> {
     /// A stored value is not a `T`.
     pub fn scan<T: Record>(&self, prefix: &str) -> Result<Vec<Arc<T>>, Error> {
         self.snapshot.scan(prefix).map(|kv| decode(&kv)).collect()
+    }
+
+    /// [`scan`](Self::scan), the commit depending on no record being added or changed there: for a
+    /// deletion that is refused while something hangs on what is to go.
+    ///
+    /// # Errors
+    /// A stored value is not a `T`.
+    pub fn get_all<T: Record>(&mut self, prefix: &str) -> Result<Vec<Arc<T>>, Error> {
+        self.ranges.insert(prefix.to_owned());
+        self.scan(prefix)
     }
 
     /// Stages a record: created or replaced, provided that the key is still as in the snapshot.
@@ -340,8 +353,12 @@ impl<'a> Call<'a> {
         if let Some(error) = self.unwritable {
             return Err(error);
         }
-        let compares =
-            self.reads.into_iter().map(|(key, is)| Compare::ModRevision { key, is }).collect();
+        let than = self.snapshot.revision();
+        let ranges = self.ranges.into_iter();
+        let compares = ranges
+            .map(|prefix| Compare::NothingNewer { prefix, than })
+            .chain(self.reads.into_iter().map(|(key, is)| Compare::ModRevision { key, is }))
+            .collect();
         let txn =
             Txn { compares, success: self.writes.into_values().collect(), failure: Vec::new() };
         Ok((txn, self.effects))

@@ -16,7 +16,7 @@ pub const MAX_OPS: usize = 8_192;
 /// (its default is 1.5 MiB).
 pub const MAX_TXN_BYTES: usize = 16 << 20;
 
-/// A condition on one key. All conditions of a transaction are judged at the same instant.
+/// A condition on one key or prefix. All conditions of a transaction are judged at the same instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compare {
     /// The key was last written at this revision; 0: the key does not exist.
@@ -47,6 +47,14 @@ pub enum Compare {
         /// The value.
         is: Vec<u8>,
     },
+    /// No key that starts with the prefix was put after this revision, etcd's compare of a range.
+    /// A deletion does not count. It looks at every key there.
+    NothingNewer {
+        /// The prefix; not empty.
+        prefix: String,
+        /// The revision.
+        than: Revision,
+    },
 }
 
 impl Compare {
@@ -60,13 +68,14 @@ impl Compare {
         Compare::ModRevision { key: entry.key().to_owned(), is: entry.mod_revision() }
     }
 
-    /// The key it is about.
+    /// The key or prefix it is about.
     pub fn key(&self) -> &str {
         match self {
             Compare::ModRevision { key, .. }
             | Compare::CreateRevision { key, .. }
             | Compare::Version { key, .. }
-            | Compare::Value { key, .. } => key,
+            | Compare::Value { key, .. }
+            | Compare::NothingNewer { prefix: key, .. } => key,
         }
     }
 
@@ -78,6 +87,9 @@ impl Compare {
             Compare::CreateRevision { is, .. } => entry.map_or(0, KeyValue::create_revision) == *is,
             Compare::Version { is, .. } => entry.map_or(0, KeyValue::version) == *is,
             Compare::Value { is, .. } => entry.is_some_and(|e| e.value() == is.as_slice()),
+            Compare::NothingNewer { prefix, than } => {
+                snapshot.scan(prefix).all(|entry| entry.mod_revision() <= *than)
+            }
         }
     }
 }

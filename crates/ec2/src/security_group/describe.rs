@@ -39,7 +39,7 @@ fn cidr(rule: &SecurityGroupRule) -> Option<Cow<'_, str>> {
 
 fn cidr_ipv6(rule: &SecurityGroupRule) -> Option<Cow<'_, str>> {
     match &rule.peer {
-        RulePeer::Ipv6(cidr) => Some(cidr.as_str().into()),
+        RulePeer::Ipv6(cidr) => Some(cidr.to_string().into()),
         _ => None,
     }
 }

@@ -8,10 +8,9 @@
 use super::{CHARACTERS, find, find_by_name, is_text};
 use crate::record::{RulePeer, SecurityGroup, SecurityGroupRule, Tags};
 use crate::tag;
-use base::Ipv4Cidr;
+use base::{Ipv4Cidr, Ipv6Cidr};
 use model::ec2 as api;
 use service::{Call, Error};
-use std::net::Ipv6Addr;
 
 /// What packets a rule lets pass, in the one form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +80,9 @@ impl Match {
 pub(super) fn peer_text(peer: &RulePeer) -> String {
     match peer {
         RulePeer::Ipv4(cidr) => cidr.to_string(),
-        RulePeer::Ipv6(cidr) => cidr.clone(),
-        RulePeer::Group(id) => id.clone(),
+        RulePeer::Ipv6(cidr) => cidr.to_string(),
+        RulePeer::Group(id) | RulePeer::PrefixList(id) => id.clone(),
+        RulePeer::PeerGroup { group_id, .. } => group_id.clone(),
     }
 }
 
@@ -185,15 +185,7 @@ pub(super) fn ipv4(text: &str) -> Result<RulePeer, Error> {
 
 /// An IPv6 prefix in canonical text.
 pub(super) fn ipv6(text: &str) -> Result<RulePeer, Error> {
-    let parsed = text.split_once('/').and_then(|(address, length)| {
-        let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-        let length: u8 = length.parse().ok().filter(|n| digits && *n <= 128)?;
-        Some((address.parse::<Ipv6Addr>().ok()?, length))
-    });
-    let (address, length) = parsed.ok_or_else(|| malformed(text))?;
-    let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-    let network = Ipv6Addr::from(u128::from(address) & mask);
-    Ok(RulePeer::Ipv6(format!("{network}/{length}")))
+    Ipv6Cidr::parse_lenient(text).map(RulePeer::Ipv6).map_err(|_| malformed(text))
 }
 
 fn malformed(text: &str) -> Error {
@@ -428,7 +420,17 @@ pub(super) fn to_model(
     };
     match &rule.peer {
         RulePeer::Ipv4(cidr) => shape.cidr_ipv4 = Some(cidr.to_string()),
-        RulePeer::Ipv6(cidr) => shape.cidr_ipv6 = Some(cidr.clone()),
+        RulePeer::Ipv6(cidr) => shape.cidr_ipv6 = Some(cidr.to_string()),
+        RulePeer::PrefixList(id) => shape.prefix_list_id = Some(id.clone()),
+        RulePeer::PeerGroup { account, vpc_id, peering_id, group_id } => {
+            shape.referenced_group_info = Some(api::ReferencedSecurityGroup {
+                group_id: Some(group_id.clone()),
+                peering_status: Some("active".to_owned()),
+                user_id: Some(account.clone()),
+                vpc_id: Some(vpc_id.clone()),
+                vpc_peering_connection_id: Some(peering_id.clone()),
+            });
+        }
         RulePeer::Group(id) => {
             shape.referenced_group_info = Some(api::ReferencedSecurityGroup {
                 group_id: Some(id.clone()),
@@ -457,8 +459,11 @@ pub(super) fn to_revoked(
     };
     match &rule.peer {
         RulePeer::Ipv4(cidr) => shape.cidr_ipv4 = Some(cidr.to_string()),
-        RulePeer::Ipv6(cidr) => shape.cidr_ipv6 = Some(cidr.clone()),
-        RulePeer::Group(id) => shape.referenced_group_id = Some(id.clone()),
+        RulePeer::Ipv6(cidr) => shape.cidr_ipv6 = Some(cidr.to_string()),
+        RulePeer::PrefixList(id) => shape.prefix_list_id = Some(id.clone()),
+        RulePeer::Group(id) | RulePeer::PeerGroup { group_id: id, .. } => {
+            shape.referenced_group_id = Some(id.clone());
+        }
     }
     shape
 }
@@ -499,7 +504,22 @@ pub(super) fn to_permissions(
             RulePeer::Ipv6(cidr) => permission
                 .ipv6_ranges
                 .get_or_insert_default()
-                .push(api::Ipv6Range { cidr_ipv6: Some(cidr.clone()), description }),
+                .push(api::Ipv6Range { cidr_ipv6: Some(cidr.to_string()), description }),
+            RulePeer::PrefixList(id) => permission
+                .prefix_list_ids
+                .get_or_insert_default()
+                .push(api::PrefixListId { description, prefix_list_id: Some(id.clone()) }),
+            RulePeer::PeerGroup { account, vpc_id, peering_id, group_id } => {
+                permission.user_id_group_pairs.get_or_insert_default().push(api::UserIdGroupPair {
+                    description,
+                    group_id: Some(group_id.clone()),
+                    peering_status: Some("active".to_owned()),
+                    user_id: Some(account.clone()),
+                    vpc_id: Some(vpc_id.clone()),
+                    vpc_peering_connection_id: Some(peering_id.clone()),
+                    ..Default::default()
+                });
+            }
             RulePeer::Group(id) => {
                 permission.user_id_group_pairs.get_or_insert_default().push(api::UserIdGroupPair {
                     description,

@@ -2,7 +2,7 @@
 
 use crate::guest::Guest;
 use base::Ipv4Cidr;
-use base::network::{Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{Holder, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
 use net::{Config, Network};
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -36,7 +36,7 @@ impl World {
         config.upstream_dns = Vec::new();
         Network::destroy_all(config.clone()).unwrap();
         let network = Network::start(config.clone()).unwrap();
-        let plan = Plan { vpcs: vec![vpc(VPC)] };
+        let plan = Plan { vpcs: vec![vpc(VPC)], ..Plan::default() };
         let world = World { network, plan, config, _directory: directory, _turn: turn };
         world.apply();
         Some(world)
@@ -68,7 +68,12 @@ impl World {
     pub fn interface(&mut self, vpc_id: &str, number: u8, groups: &[&str]) -> Interface {
         let interface = Interface {
             id: format!("eni-{number:017x}"),
-            instance_id: format!("i-{number:017x}"),
+            holder: Holder::Machine(format!("i-{number:017x}")),
+            secondary: Vec::new(),
+            prefixes: Vec::new(),
+            ipv6: Vec::new(),
+            ipv6_prefixes: Vec::new(),
+            node: None,
             subnet_id: "subnet-1".into(),
             mac: format!("0a:00:00:00:00:{number:02x}"),
             private_ip: Ipv4Addr::new(172, 31, 0, number),
@@ -116,14 +121,15 @@ pub fn vpc(id: &str) -> Vpc {
         id: id.into(),
         region: "us-east-1".into(),
         cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-        subnets: vec![Subnet { id: "subnet-1".into(), cidr: "172.31.0.0/20".parse().unwrap() }],
+        subnets: vec![Subnet::new("subnet-1", "172.31.0.0/20".parse().unwrap())],
         interfaces: Vec::new(),
         groups: Vec::new(),
+        ..Vpc::default()
     }
 }
 
 pub fn anywhere() -> Peer {
-    Peer::Cidr(Ipv4Cidr::containing(Ipv4Addr::UNSPECIFIED, 0))
+    Peer::Cidr(Ipv4Cidr::containing(Ipv4Addr::UNSPECIFIED, 0).into())
 }
 
 pub fn prefix(text: &str) -> Peer {

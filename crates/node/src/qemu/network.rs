@@ -225,7 +225,12 @@ mod tests {
     fn plan(interface: &str) -> Plan {
         let interface = Interface {
             id: interface.to_owned(),
-            instance_id: "i-1".to_owned(),
+            holder: base::network::Holder::Machine("i-1".to_owned()),
+            secondary: Vec::new(),
+            prefixes: Vec::new(),
+            ipv6: Vec::new(),
+            ipv6_prefixes: Vec::new(),
+            node: None,
             subnet_id: "subnet-1".to_owned(),
             mac: "0a:00:00:00:00:01".to_owned(),
             private_ip: Ipv4Addr::LOCALHOST,
@@ -241,8 +246,9 @@ mod tests {
             subnets: Vec::new(),
             interfaces: vec![interface],
             groups: Vec::new(),
+            ..Vpc::default()
         };
-        Plan { vpcs: vec![vpc] }
+        Plan { vpcs: vec![vpc], ..Plan::default() }
     }
 
     #[tokio::test]

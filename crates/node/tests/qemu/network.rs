@@ -1,9 +1,8 @@
 //! A machine on the real data plane: an address by DHCP, its metadata over HTTP, an answer to ARP.
 
 use crate::support::{ID, Node, RUN, image, is_running, privileged, spec, until, until_state};
-use base::Ipv4Cidr;
 use base::machine::{self, Driver as _, State, Wanted};
-use base::network::{Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{Holder, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,15 @@ const MAC: &str = "0a:ba:dc:0f:fe:01";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 31, 5, 7);
 
 fn plan() -> Plan {
-    let everywhere = Peer::Cidr("0.0.0.0/0".parse::<Ipv4Cidr>().unwrap());
+    let everywhere = Peer::Cidr("0.0.0.0/0".parse().unwrap());
     let interface = Interface {
         id: INTERFACE.to_owned(),
-        instance_id: ID.to_owned(),
+        holder: Holder::Machine(ID.to_owned()),
+        secondary: Vec::new(),
+        prefixes: Vec::new(),
+        ipv6: Vec::new(),
+        ipv6_prefixes: Vec::new(),
+        node: None,
         subnet_id: "subnet-0badc0ffee0000001".to_owned(),
         mac: MAC.to_owned(),
         private_ip: ADDRESS,
@@ -35,14 +39,12 @@ fn plan() -> Plan {
         id: VPC.to_owned(),
         region: "us-east-1".to_owned(),
         cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-        subnets: vec![Subnet {
-            id: "subnet-0badc0ffee0000001".to_owned(),
-            cidr: "172.31.0.0/20".parse().unwrap(),
-        }],
+        subnets: vec![Subnet::new("subnet-0badc0ffee0000001", "172.31.0.0/20".parse().unwrap())],
         interfaces: vec![interface],
         groups: vec![group],
+        ..Vpc::default()
     };
-    Plan { vpcs: vec![vpc] }
+    Plan { vpcs: vec![vpc], ..Plan::default() }
 }
 
 fn machine(wanted: Wanted) -> machine::Spec {

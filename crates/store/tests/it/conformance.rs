@@ -72,6 +72,9 @@ async fn compares_judge_one_instant(b: Backend) {
         (value("one"), false),
         (Compare::Value { key: gone(), is: Vec::new() }, false),
         (Compare::unchanged(&b.store.snapshot().get("k").unwrap()), true),
+        (Compare::NothingNewer { prefix: "k".into(), than: 2 }, true),
+        (Compare::NothingNewer { prefix: "k".into(), than: 1 }, false),
+        (Compare::NothingNewer { prefix: "g".into(), than: 0 }, true),
     ] {
         let result = b.txn(Txn::when(vec![compare.clone()], vec![])).await.unwrap();
         assert_eq!(result.succeeded, holds, "{compare:?}");
