@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 5;
 /// How long a guest may take to boot, on a busy machine without KVM.
 const BOOT: Duration = Duration::from_secs(120);
+const FILL: Duration = Duration::from_secs(600);
 /// Names of our own, so that a region that runs here already is left alone.
 const ARGUMENTS: [&str; 8] = [
     "--driver",
@@ -46,15 +47,18 @@ pub(super) fn first_imds(tools: &Tools) -> Result<f64> {
 }
 
 /// MiB of resident memory that gureum adds for each running machine, beside QEMU's own. The first
-/// machine is not counted: with it comes what a VPC needs.
+/// machine is not counted: with it comes what a VPC needs. Nor is the process that serves a volume
+/// its image while it fills, some minutes at most.
 pub(super) fn memory_per_machine(tools: &Tools) -> Result<f64> {
     const MORE: u32 = 3;
     let region = Region::start(tools)?;
     region.launch()?;
+    region.fill()?;
     let before = region.resident_mib()?;
     for _ in 0..MORE {
         region.launch()?;
     }
+    region.fill()?;
     Ok((region.resident_mib()? - before).max(0.0) / f64::from(MORE))
 }
 
@@ -153,6 +157,22 @@ impl Region {
     fn command_line(&self, id: &str) -> Result<Vec<String>> {
         let (_, words) = qemu_of(id)?.with_context(|| format!("no QEMU runs {id}"))?;
         Ok(words)
+    }
+
+    /// Waits until no volume is served its source any more.
+    fn fill(&self) -> Result<()> {
+        let daemon = self.server()?.pid();
+        let begun = Instant::now();
+        let serves = |process: &Process| {
+            process.parent == daemon && process.words.get(1).is_some_and(|word| word == "storage")
+        };
+        while processes()?.iter().any(serves) {
+            if begun.elapsed() > FILL {
+                bail!("the volumes have not filled after {} s", FILL.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
     }
 
     /// Resident memory of the daemon and of every process it started, but QEMU.

@@ -54,7 +54,7 @@ const ROWS: &[(&str, &str, Bar)] = &[
     ("memory-empty", "resident memory, empty region", Bar::AtMost(25.0, "MiB")),
     ("memory-1000", "resident memory, 1,000 simulated instances", Bar::AtMost(60.0, "MiB")),
     ("first-imds", "run-instances to first IMDS request, to bare QEMU", Bar::AtMost(1.15, "times")),
-    ("memory-vm", "resident memory added per running VM", Bar::AtMost(1.0, "MiB")),
+    ("memory-vm", "resident memory added per running VM, its disk filled", Bar::AtMost(1.0, "MiB")),
     ("throughput", "TCP through our rules, to the same path without", Bar::AtLeast(0.9)),
     ("disk-random-read", "volume, random 4 KiB reads, to a bare qcow2", Bar::AtLeast(0.95)),
     ("disk-random-write", "volume, random 4 KiB writes, to a bare qcow2", Bar::AtLeast(0.95)),
