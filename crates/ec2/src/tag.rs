@@ -177,6 +177,21 @@ macro_rules! tagged {
 }
 
 tagged!(Vpc, Subnet, SecurityGroup, KeyPair, Image, Instance, Interface, Volume, Snapshot);
+tagged!(DhcpOptions, RouteTable, NetworkAcl, InternetGateway, EgressOnlyInternetGateway);
+tagged!(NatGateway, PrefixList, VpcEndpoint, FlowLog, VpcPeering);
+tagged!(TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable);
+
+impl Tagged for record::ElasticAddress {
+    fn id(&self) -> &str {
+        &self.allocation_id
+    }
+    fn tags(&self) -> &Tags {
+        &self.tags
+    }
+    fn tags_mut(&mut self) -> &mut Tags {
+        &mut self.tags
+    }
+}
 
 type IdAndTags = (String, Tags);
 
@@ -281,6 +296,124 @@ const KINDS: &[ResourceKind] = &[
     ),
     kind!("subnet", "subnet", key::SUBNET, Subnet, "InvalidSubnetID", "subnet ID", true),
     kind!("vpc", "vpc", key::VPC, Vpc, "InvalidVpcID", "vpc ID", true),
+    kind!(
+        "acl",
+        "network-acl",
+        key::NETWORK_ACL,
+        NetworkAcl,
+        "InvalidNetworkAclID",
+        "networkAcl ID",
+        true
+    ),
+    kind!(
+        "dopt",
+        "dhcp-options",
+        key::DHCP_OPTIONS,
+        DhcpOptions,
+        "InvalidDhcpOptionsID",
+        "dhcpOptions ID",
+        true
+    ),
+    kind!(
+        "eigw",
+        "egress-only-internet-gateway",
+        key::EGRESS_ONLY_INTERNET_GATEWAY,
+        EgressOnlyInternetGateway,
+        "InvalidEgressOnlyInternetGatewayId",
+        "egressOnlyInternetGateway ID",
+        true
+    ),
+    kind!(
+        "eipalloc",
+        "elastic-ip",
+        key::ELASTIC_ADDRESS,
+        ElasticAddress,
+        "InvalidAllocationID",
+        "allocation ID",
+        true
+    ),
+    kind!("fl", "vpc-flow-log", key::FLOW_LOG, FlowLog, "InvalidFlowLogId", "flow log ID", true),
+    kind!(
+        "igw",
+        "internet-gateway",
+        key::INTERNET_GATEWAY,
+        InternetGateway,
+        "InvalidInternetGatewayID",
+        "internetGateway ID",
+        true
+    ),
+    kind!(
+        "nat",
+        "natgateway",
+        key::NAT_GATEWAY,
+        NatGateway,
+        "InvalidNatGatewayID",
+        "NAT gateway ID",
+        true
+    ),
+    kind!(
+        "pl",
+        "prefix-list",
+        key::PREFIX_LIST,
+        PrefixList,
+        "InvalidPrefixListID",
+        "prefix list ID",
+        true
+    ),
+    kind!(
+        "rtb",
+        "route-table",
+        key::ROUTE_TABLE,
+        RouteTable,
+        "InvalidRouteTableID",
+        "routeTable ID",
+        true
+    ),
+    kind!(
+        "tgw",
+        "transit-gateway",
+        key::TRANSIT_GATEWAY,
+        TransitGateway,
+        "InvalidTransitGatewayID",
+        "transit gateway ID",
+        true
+    ),
+    kind!(
+        "tgw-attach",
+        "transit-gateway-attachment",
+        key::TRANSIT_GATEWAY_ATTACHMENT,
+        TransitGatewayAttachment,
+        "InvalidTransitGatewayAttachmentID",
+        "transit gateway attachment ID",
+        true
+    ),
+    kind!(
+        "tgw-rtb",
+        "transit-gateway-route-table",
+        key::TRANSIT_GATEWAY_ROUTE_TABLE,
+        TransitGatewayRouteTable,
+        "InvalidRouteTableID",
+        "transit gateway route table ID",
+        true
+    ),
+    kind!(
+        "vpce",
+        "vpc-endpoint",
+        key::VPC_ENDPOINT,
+        VpcEndpoint,
+        "InvalidVpcEndpointId",
+        "VPC endpoint ID",
+        true
+    ),
+    kind!(
+        "pcx",
+        "vpc-peering-connection",
+        key::VPC_PEERING,
+        VpcPeering,
+        "InvalidVpcPeeringConnectionID",
+        "vpcPeeringConnection ID",
+        true
+    ),
     kind!("key", "key-pair", key::KEY_PAIR, KeyPair, "InvalidKeyPair", "key pair ID", false),
     kind!("ami", "image", key::IMAGE, Image, "InvalidAMIID", "image ID", false),
 ];
@@ -293,12 +426,16 @@ fn prefix(call: &Call<'_>, kind: &ResourceKind) -> String {
     if kind.record == key::IMAGE {
         return format!("/{}/{}/", call.region, key::IMAGE);
     }
+    // A peering connection belongs to two accounts and regions.
+    if kind.record == key::VPC_PEERING {
+        return key::vpc_peering("");
+    }
     key::of(call.region, kind.record, call.account(), "")
 }
 
 fn key_of(call: &Call<'_>, kind: &ResourceKind, id: &str) -> Option<String> {
     if kind.keyed_by_id {
-        return Some(key::of(call.region, kind.record, call.account(), id));
+        return Some(format!("{}{id}", prefix(call, kind)));
     }
     (kind.find)(call, &prefix(call, kind), id)
 }
@@ -353,7 +490,7 @@ fn change_each(
         ));
     }
     for id in ids {
-        let Some((prefix, _)) = id.split_once('-') else { return Err(invalid_id(id)) };
+        let Some((prefix, _)) = id.rsplit_once('-') else { return Err(invalid_id(id)) };
         if prefix == RULE_PREFIX && base::id::is_valid(RULE_PREFIX, id) {
             change_rule(call, id, with)?;
             continue;
@@ -460,7 +597,7 @@ fn describe_tags(
 type Found = (&'static str, String, Tags);
 
 fn tags_of(call: &Call<'_>, id: &str) -> Result<Found, Error> {
-    let prefix = id.split_once('-').map_or("", |(prefix, _)| prefix);
+    let prefix = id.rsplit_once('-').map_or("", |(prefix, _)| prefix);
     if prefix == RULE_PREFIX {
         let rule = rules(call)?.into_iter().find(|(_, found, _)| found == id);
         return Ok(rule.unwrap_or((RULE_TYPE, id.to_owned(), Tags::new())));
