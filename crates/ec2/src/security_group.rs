@@ -5,13 +5,34 @@
 //! first (see [`rule`]): then two rules are the same exactly when they are equal. The packets are
 //! the node's business; [`crate::network_plan`] tells it.
 //!
-//! Not here: prefix lists, groups of other accounts, groups shared between VPCs.
+//! A rule may name a group of a peered VPC. That group's owner need not know of it: when the group
+//! or the connection goes, the rule stays, lets nothing pass and is shown as stale ([`reference`]).
+//!
+//! Not here: groups shared between VPCs (AssociateSecurityGroupVpc).
 
 mod change;
 mod describe;
+mod reference;
 mod rule;
 
-use crate::record::{Interface, SecurityGroup, Tags, key};
+// TEMPORARY until crate::prefix_list is there.
+mod prefix_list {
+    use crate::record::{PrefixList, key};
+    use service::{Call, Error};
+    use std::sync::Arc;
+
+    pub(super) fn find(call: &mut Call<'_>, id: &str) -> Result<Arc<PrefixList>, Error> {
+        let at = key::of(call.region, key::PREFIX_LIST, call.account(), id);
+        call.get(&at)?.ok_or_else(|| {
+            Error::client(
+                "InvalidPrefixListID.NotFound",
+                format!("The prefix list ID '{id}' does not exist"),
+            )
+        })
+    }
+}
+
+use crate::record::{Interface, SecurityGroup, Tags, VpcEndpoint, key};
 use crate::{region, tag, vpc};
 use model::ec2::{self as api, op};
 use service::{Call, Error, Operation, operation};
@@ -41,6 +62,24 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ["SecurityGroupRuleIds", "Filters.*", "MaxResults", "NextToken"]
     ),
     operation!(
+        op::DescribeSecurityGroupReferences,
+        reference::describe_security_group_references,
+        Read,
+        ["GroupId"]
+    ),
+    operation!(
+        op::DescribeStaleSecurityGroups,
+        reference::describe_stale_security_groups,
+        Read,
+        ["VpcId", "MaxResults", "NextToken"]
+    ),
+    operation!(
+        op::GetSecurityGroupsForVpc,
+        describe::get_security_groups_for_vpc,
+        Read,
+        ["VpcId", "Filters.*", "MaxResults", "NextToken"]
+    ),
+    operation!(
         op::AuthorizeSecurityGroupIngress,
         change::authorize_ingress,
         Write,
@@ -53,16 +92,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             "CidrIp",
             "SourceSecurityGroupName",
             "SourceSecurityGroupOwnerId",
-            "IpPermissions.IpProtocol",
-            "IpPermissions.FromPort",
-            "IpPermissions.ToPort",
-            "IpPermissions.IpRanges.*",
-            "IpPermissions.Ipv6Ranges.*",
-            "IpPermissions.UserIdGroupPairs.Description",
-            "IpPermissions.UserIdGroupPairs.GroupId",
-            "IpPermissions.UserIdGroupPairs.GroupName",
-            "IpPermissions.UserIdGroupPairs.UserId",
-            "IpPermissions.UserIdGroupPairs.VpcId",
+            "IpPermissions.*",
             "TagSpecifications.*",
         ]
     ),
@@ -70,20 +100,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         op::AuthorizeSecurityGroupEgress,
         change::authorize_egress,
         Write,
-        [
-            "GroupId",
-            "IpPermissions.IpProtocol",
-            "IpPermissions.FromPort",
-            "IpPermissions.ToPort",
-            "IpPermissions.IpRanges.*",
-            "IpPermissions.Ipv6Ranges.*",
-            "IpPermissions.UserIdGroupPairs.Description",
-            "IpPermissions.UserIdGroupPairs.GroupId",
-            "IpPermissions.UserIdGroupPairs.GroupName",
-            "IpPermissions.UserIdGroupPairs.UserId",
-            "IpPermissions.UserIdGroupPairs.VpcId",
-            "TagSpecifications.*",
-        ]
+        ["GroupId", "IpPermissions.*", "TagSpecifications.*",]
     ),
     operation!(
         op::RevokeSecurityGroupIngress,
@@ -99,36 +116,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             "SourceSecurityGroupName",
             "SourceSecurityGroupOwnerId",
             "SecurityGroupRuleIds",
-            "IpPermissions.IpProtocol",
-            "IpPermissions.FromPort",
-            "IpPermissions.ToPort",
-            "IpPermissions.IpRanges.*",
-            "IpPermissions.Ipv6Ranges.*",
-            "IpPermissions.UserIdGroupPairs.Description",
-            "IpPermissions.UserIdGroupPairs.GroupId",
-            "IpPermissions.UserIdGroupPairs.GroupName",
-            "IpPermissions.UserIdGroupPairs.UserId",
-            "IpPermissions.UserIdGroupPairs.VpcId",
+            "IpPermissions.*",
         ]
     ),
     operation!(
         op::RevokeSecurityGroupEgress,
         change::revoke_egress,
         Write,
-        [
-            "GroupId",
-            "SecurityGroupRuleIds",
-            "IpPermissions.IpProtocol",
-            "IpPermissions.FromPort",
-            "IpPermissions.ToPort",
-            "IpPermissions.IpRanges.*",
-            "IpPermissions.Ipv6Ranges.*",
-            "IpPermissions.UserIdGroupPairs.Description",
-            "IpPermissions.UserIdGroupPairs.GroupId",
-            "IpPermissions.UserIdGroupPairs.GroupName",
-            "IpPermissions.UserIdGroupPairs.UserId",
-            "IpPermissions.UserIdGroupPairs.VpcId",
-        ]
+        ["GroupId", "SecurityGroupRuleIds", "IpPermissions.*",]
     ),
     operation!(
         op::ModifySecurityGroupRules,
@@ -137,54 +132,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         [
             "GroupId",
             "SecurityGroupRules.SecurityGroupRuleId",
-            "SecurityGroupRules.SecurityGroupRule.CidrIpv4",
-            "SecurityGroupRules.SecurityGroupRule.CidrIpv6",
-            "SecurityGroupRules.SecurityGroupRule.Description",
-            "SecurityGroupRules.SecurityGroupRule.FromPort",
-            "SecurityGroupRules.SecurityGroupRule.IpProtocol",
-            "SecurityGroupRules.SecurityGroupRule.ReferencedGroupId",
-            "SecurityGroupRules.SecurityGroupRule.ToPort",
+            "SecurityGroupRules.SecurityGroupRule.*",
         ]
     ),
     operation!(
         op::UpdateSecurityGroupRuleDescriptionsIngress,
         change::update_descriptions_ingress,
         Write,
-        [
-            "GroupId",
-            "GroupName",
-            "IpPermissions.IpProtocol",
-            "IpPermissions.FromPort",
-            "IpPermissions.ToPort",
-            "IpPermissions.IpRanges.*",
-            "IpPermissions.Ipv6Ranges.*",
-            "IpPermissions.UserIdGroupPairs.Description",
-            "IpPermissions.UserIdGroupPairs.GroupId",
-            "IpPermissions.UserIdGroupPairs.GroupName",
-            "IpPermissions.UserIdGroupPairs.UserId",
-            "IpPermissions.UserIdGroupPairs.VpcId",
-            "SecurityGroupRuleDescriptions.*",
-        ]
+        ["GroupId", "GroupName", "IpPermissions.*", "SecurityGroupRuleDescriptions.*",]
     ),
     operation!(
         op::UpdateSecurityGroupRuleDescriptionsEgress,
         change::update_descriptions_egress,
         Write,
-        [
-            "GroupId",
-            "GroupName",
-            "IpPermissions.IpProtocol",
-            "IpPermissions.FromPort",
-            "IpPermissions.ToPort",
-            "IpPermissions.IpRanges.*",
-            "IpPermissions.Ipv6Ranges.*",
-            "IpPermissions.UserIdGroupPairs.Description",
-            "IpPermissions.UserIdGroupPairs.GroupId",
-            "IpPermissions.UserIdGroupPairs.GroupName",
-            "IpPermissions.UserIdGroupPairs.UserId",
-            "IpPermissions.UserIdGroupPairs.VpcId",
-            "SecurityGroupRuleDescriptions.*",
-        ]
+        ["GroupId", "GroupName", "IpPermissions.*", "SecurityGroupRuleDescriptions.*",]
     ),
 ];
 
@@ -414,17 +375,22 @@ fn delete_security_group(
     Ok(api::DeleteSecurityGroupResult { group_id: Some(group.id.clone()), return_: Some(true) })
 }
 
-/// Whether an interface is in the group, or a rule of another group names it.
-fn is_used(call: &Call<'_>, id: &str) -> Result<bool, Error> {
-    let interfaces = key::of(call.region, key::INTERFACE, call.account(), "");
-    let in_interface = call
-        .scan::<Interface>(&interfaces)?
-        .iter()
-        .any(|interface| interface.groups.iter().any(|group| group == id));
-    if in_interface {
+/// Whether an interface or an endpoint is in the group, or a rule of another group names it. The
+/// commit depends on that staying so.
+fn is_used(call: &mut Call<'_>, id: &str) -> Result<bool, Error> {
+    let of = |kind: &str| key::of(call.region, kind, call.account(), "");
+    let (interfaces, endpoints, groups) =
+        (of(key::INTERFACE), of(key::VPC_ENDPOINT), of(key::SECURITY_GROUP));
+    let interfaces = call.get_all::<Interface>(&interfaces)?;
+    if interfaces.iter().any(|interface| interface.groups.iter().any(|group| group == id)) {
         return Ok(true);
     }
-    let groups = call.scan::<SecurityGroup>(&key_of(call, ""))?;
+    let endpoints = call.get_all::<VpcEndpoint>(&endpoints)?;
+    let mut live = endpoints.iter().filter(|endpoint| endpoint.deleted.is_none());
+    if live.any(|endpoint| endpoint.group_ids.iter().any(|group| group == id)) {
+        return Ok(true);
+    }
+    let groups = call.get_all::<SecurityGroup>(&groups)?;
     Ok(groups
         .iter()
         .any(|group| group.id != id && group.rules.iter().any(|rule| rule::refers_to(rule, id))))

@@ -1,6 +1,7 @@
 //! Changing a group's rules: authorize, revoke, modify, describe anew.
 
-use super::rule::{self, Flat, Wanted};
+use super::prefix_list;
+use super::rule::{self, Flat, Use, Wanted};
 use super::{find, key_of, meant};
 use crate::record::{RulePeer, SecurityGroup, SecurityGroupRule};
 use crate::tag;
@@ -10,22 +11,29 @@ use std::sync::Arc;
 
 /// Most rules of a group in one direction, for IPv4 and for IPv6 each (VPC User Guide, "Amazon VPC
 /// quotas").
-const MAX_RULES: usize = 60;
+const MAX_RULES: u32 = 60;
+
+/// The flat members of a request: the two requests that have them have the same.
+macro_rules! flat {
+    ($input:ident) => {
+        Flat {
+            protocol: $input.ip_protocol,
+            from_port: $input.from_port,
+            to_port: $input.to_port,
+            cidr: $input.cidr_ip,
+            source_name: $input.source_security_group_name,
+            source_owner: $input.source_security_group_owner_id,
+        }
+    };
+}
 
 pub(super) fn authorize_ingress(
     call: &mut Call<'_>,
     input: api::AuthorizeSecurityGroupIngressRequest,
 ) -> Result<api::AuthorizeSecurityGroupIngressResult, Error> {
     let group = meant(call, input.group_id.as_deref(), input.group_name.as_deref())?;
-    let flat = Flat {
-        protocol: input.ip_protocol,
-        from_port: input.from_port,
-        to_port: input.to_port,
-        cidr: input.cidr_ip,
-        source_name: input.source_security_group_name,
-        source_owner: input.source_security_group_owner_id,
-    };
-    let wanted = rule::from_request(call, &group, input.ip_permissions, flat)?;
+    let flat = flat!(input);
+    let wanted = rule::from_request(call, &group, input.ip_permissions, flat, Use::Add)?;
     let rules = authorize(call, &group, false, wanted, input.tag_specifications.as_deref())?;
     Ok(api::AuthorizeSecurityGroupIngressResult {
         return_: Some(true),
@@ -38,7 +46,7 @@ pub(super) fn authorize_egress(
     input: api::AuthorizeSecurityGroupEgressRequest,
 ) -> Result<api::AuthorizeSecurityGroupEgressResult, Error> {
     let group = find(call, input.group_id.as_deref().unwrap_or_default())?;
-    let wanted = rule::from_request(call, &group, input.ip_permissions, Flat::default())?;
+    let wanted = rule::from_request(call, &group, input.ip_permissions, Flat::default(), Use::Add)?;
     let rules = authorize(call, &group, true, wanted, input.tag_specifications.as_deref())?;
     Ok(api::AuthorizeSecurityGroupEgressResult {
         return_: Some(true),
@@ -62,10 +70,10 @@ fn authorize(
             return Err(duplicate(&new));
         }
         let rule = new.into_rule(call, egress, description, tags.clone());
-        shown.push(rule::to_model(call, group, &rule));
+        shown.push(rule::to_model(call, group, &rule)?);
         changed.rules.push(rule);
     }
-    check_count(&changed, egress)?;
+    check_count(call, &changed, egress)?;
     call.put(&key_of(call, &group.id), changed);
     Ok(shown)
 }
@@ -77,11 +85,24 @@ fn duplicate(rule: &rule::Match) -> Error {
     )
 }
 
-fn check_count(group: &SecurityGroup, egress: bool) -> Result<(), Error> {
-    let rules = || group.rules.iter().filter(|rule| rule.egress == egress);
-    // A reference to a group counts for both.
-    let ipv4 = rules().filter(|rule| !matches!(rule.peer, RulePeer::Ipv6(_))).count();
-    let ipv6 = rules().filter(|rule| !matches!(rule.peer, RulePeer::Ipv4(_))).count();
+fn check_count(call: &mut Call<'_>, group: &SecurityGroup, egress: bool) -> Result<(), Error> {
+    let (mut ipv4, mut ipv6) = (0, 0);
+    for rule in group.rules.iter().filter(|rule| rule.egress == egress) {
+        match &rule.peer {
+            RulePeer::Ipv4(_) => ipv4 += 1,
+            RulePeer::Ipv6(_) => ipv6 += 1,
+            // A reference to a group counts for both.
+            RulePeer::Group(_) | RulePeer::PeerGroup { .. } => {
+                ipv4 += 1;
+                ipv6 += 1;
+            }
+            // As many as it may have entries (VPC User Guide, "Prefix list quotas").
+            RulePeer::PrefixList(id) => {
+                let list = prefix_list::find(call, id)?;
+                *(if list.ipv6 { &mut ipv6 } else { &mut ipv4 }) += list.max_entries;
+            }
+        }
+    }
     if ipv4.max(ipv6) > MAX_RULES {
         return Err(Error::client(
             "RulesPerSecurityGroupLimitExceeded",
@@ -96,14 +117,7 @@ pub(super) fn revoke_ingress(
     input: api::RevokeSecurityGroupIngressRequest,
 ) -> Result<api::RevokeSecurityGroupIngressResult, Error> {
     let group = meant(call, input.group_id.as_deref(), input.group_name.as_deref())?;
-    let flat = Flat {
-        protocol: input.ip_protocol,
-        from_port: input.from_port,
-        to_port: input.to_port,
-        cidr: input.cidr_ip,
-        source_name: input.source_security_group_name,
-        source_owner: input.source_security_group_owner_id,
-    };
+    let flat = flat!(input);
     let ids = input.security_group_rule_ids.unwrap_or_default();
     let revoked = revoke(call, &group, false, ids, input.ip_permissions, flat)?;
     Ok(api::RevokeSecurityGroupIngressResult {
@@ -138,7 +152,7 @@ fn revoke(
     let mut changed = SecurityGroup::clone(group);
     let mut revoked = Vec::new();
     if ids.is_empty() {
-        for (gone, _) in rule::from_request(call, group, permissions, flat)? {
+        for (gone, _) in rule::from_request(call, group, permissions, flat, Use::Find)? {
             let index = position(&changed, egress, |rule| gone.is(rule)).ok_or_else(unknown)?;
             revoked.push(rule::to_revoked(group, &changed.rules.remove(index)));
         }
@@ -187,7 +201,11 @@ pub(super) fn modify_rules(
 ) -> Result<api::ModifySecurityGroupRulesResult, Error> {
     let group = find(call, input.group_id.as_deref().unwrap_or_default())?;
     let mut changed = SecurityGroup::clone(&group);
-    for update in input.security_group_rules.unwrap_or_default() {
+    let updates = input.security_group_rules.unwrap_or_default();
+    if updates.is_empty() {
+        return Err(Error::missing_parameter("SecurityGroupRules"));
+    }
+    for update in updates {
         let id = update.security_group_rule_id.unwrap_or_default();
         let index =
             changed.rules.iter().position(|rule| rule.id == id).ok_or_else(|| no_rule(&id))?;
@@ -206,8 +224,8 @@ pub(super) fn modify_rules(
         rule.peer = new.peer;
         rule.description = description;
     }
-    check_count(&changed, false)?;
-    check_count(&changed, true)?;
+    check_count(call, &changed, false)?;
+    check_count(call, &changed, true)?;
     call.put(&key_of(call, &group.id), changed);
     Ok(api::ModifySecurityGroupRulesResult { return_: Some(true) })
 }
@@ -248,7 +266,7 @@ fn update_descriptions(
         ));
     }
     let mut changed = SecurityGroup::clone(group);
-    for (named, text) in rule::from_permissions(call, group, permissions)? {
+    for (named, text) in rule::from_permissions(call, group, permissions, Use::Find)? {
         let index = position(&changed, egress, |rule| named.is(rule)).ok_or_else(unknown)?;
         changed.rules[index].description = text;
     }

@@ -46,7 +46,14 @@ fn cidr_ipv6(rule: &SecurityGroupRule) -> Option<Cow<'_, str>> {
 
 fn group_id(rule: &SecurityGroupRule) -> Option<Cow<'_, str>> {
     match &rule.peer {
-        RulePeer::Group(id) => Some(id.as_str().into()),
+        RulePeer::Group(id) | RulePeer::PeerGroup { group_id: id, .. } => Some(id.as_str().into()),
+        _ => None,
+    }
+}
+
+fn prefix_list_id(rule: &SecurityGroupRule) -> Option<Cow<'_, str>> {
+    match &rule.peer {
+        RulePeer::PrefixList(id) => Some(id.as_str().into()),
         _ => None,
     }
 }
@@ -71,7 +78,11 @@ fn group_names(view: &View, egress: bool) -> Values<'_> {
 }
 
 fn user_ids(view: &View, egress: bool) -> Values<'_> {
-    over(view, egress, |rule| group_id(rule).map(|_| view.account.as_ref().into()))
+    over(view, egress, |rule| match &rule.peer {
+        RulePeer::Group(_) => Some(view.account.as_ref().into()),
+        RulePeer::PeerGroup { account, .. } => Some(account.as_str().into()),
+        _ => None,
+    })
 }
 
 const FILTERS: &[Field<View>] = &[
@@ -81,7 +92,7 @@ const FILTERS: &[Field<View>] = &[
     ("egress.ip-permission.group-id", |view| over(view, true, group_id)),
     ("egress.ip-permission.group-name", |view| group_names(view, true)),
     ("egress.ip-permission.ipv6-cidr", |view| over(view, true, cidr_ipv6)),
-    ("egress.ip-permission.prefix-list-id", |_| Vec::new()),
+    ("egress.ip-permission.prefix-list-id", |view| over(view, true, prefix_list_id)),
     ("egress.ip-permission.protocol", |view| over(view, true, protocol)),
     ("egress.ip-permission.to-port", |view| over(view, true, to_port)),
     ("egress.ip-permission.user-id", |view| user_ids(view, true)),
@@ -92,7 +103,7 @@ const FILTERS: &[Field<View>] = &[
     ("ip-permission.group-id", |view| over(view, false, group_id)),
     ("ip-permission.group-name", |view| group_names(view, false)),
     ("ip-permission.ipv6-cidr", |view| over(view, false, cidr_ipv6)),
-    ("ip-permission.prefix-list-id", |_| Vec::new()),
+    ("ip-permission.prefix-list-id", |view| over(view, false, prefix_list_id)),
     ("ip-permission.protocol", |view| over(view, false, protocol)),
     ("ip-permission.to-port", |view| over(view, false, to_port)),
     ("ip-permission.user-id", |view| user_ids(view, false)),
@@ -138,18 +149,20 @@ pub(super) fn describe_security_groups(
     let shown = page
         .items
         .iter()
-        .map(|view| api::SecurityGroup {
-            description: Some(view.group.description.clone()),
-            group_id: Some(view.group.id.clone()),
-            group_name: Some(view.group.name.clone()),
-            ip_permissions: Some(rule::to_permissions(&account, &view.group, false)),
-            ip_permissions_egress: Some(rule::to_permissions(&account, &view.group, true)),
-            owner_id: Some(account.to_string()),
-            security_group_arn: Some(arn(call, "security-group", &view.group.id)),
-            tags: tag::to_model(&view.group.tags),
-            vpc_id: Some(view.group.vpc_id.clone()),
+        .map(|view| {
+            Ok(api::SecurityGroup {
+                description: Some(view.group.description.clone()),
+                group_id: Some(view.group.id.clone()),
+                group_name: Some(view.group.name.clone()),
+                ip_permissions: Some(rule::to_permissions(call, &view.group, false)?),
+                ip_permissions_egress: Some(rule::to_permissions(call, &view.group, true)?),
+                owner_id: Some(account.to_string()),
+                security_group_arn: Some(arn(call, "security-group", &view.group.id)),
+                tags: tag::to_model(&view.group.tags),
+                vpc_id: Some(view.group.vpc_id.clone()),
+            })
         })
-        .collect();
+        .collect::<Result<_, Error>>()?;
     Ok(api::DescribeSecurityGroupsResult {
         next_token: page.next_token,
         security_groups: Some(shown),
@@ -250,10 +263,55 @@ pub(super) fn describe_security_group_rules(
         input.next_token.as_deref(),
         5..=1000,
     )?;
-    let shown =
-        page.items.iter().map(|rule| rule::to_model(call, &rule.group, rule.rule())).collect();
+    let shown = page.items.iter().map(|rule| rule::to_model(call, &rule.group, rule.rule()));
+    let shown = shown.collect::<Result<_, Error>>()?;
     Ok(api::DescribeSecurityGroupRulesResult {
         next_token: page.next_token,
         security_group_rules: Some(shown),
+    })
+}
+
+const FOR_VPC_FILTERS: &[Field<View>] = &[
+    ("description", |view| vec![view.group.description.as_str().into()]),
+    ("group-id", |view| vec![view.group.id.as_str().into()]),
+    ("group-name", |view| vec![view.group.name.as_str().into()]),
+    ("owner-id", |view| vec![view.account.as_ref().into()]),
+    ("primary-vpc-id", |view| vec![view.group.vpc_id.as_str().into()]),
+];
+
+/// The groups that interfaces of a VPC can have: its own, since none are shared.
+pub(super) fn get_security_groups_for_vpc(
+    call: &mut Call<'_>,
+    input: api::GetSecurityGroupsForVpcRequest,
+) -> Result<api::GetSecurityGroupsForVpcResult, Error> {
+    let filters = Filters::new(crate::filters(input.filters), FOR_VPC_FILTERS)?;
+    let vpc = vpc::find_vpc(call, input.vpc_id.as_deref().unwrap_or_default())?;
+    let account: Rc<str> = call.account().into();
+    let names: Rc<HashMap<String, String>> = Rc::default();
+    let views: Vec<View> = call
+        .scan::<SecurityGroup>(&key_of(call, ""))?
+        .into_iter()
+        .filter(|group| group.vpc_id == vpc.id)
+        .map(|group| View { account: Rc::clone(&account), names: Rc::clone(&names), group })
+        .filter(|view| filters.accept(view, &view.group.tags))
+        .collect();
+    let page = page(
+        views,
+        |view| &view.group.id,
+        input.max_results,
+        input.next_token.as_deref(),
+        5..=1000,
+    )?;
+    let shown = page.items.iter().map(|view| api::SecurityGroupForVpc {
+        description: Some(view.group.description.clone()),
+        group_id: Some(view.group.id.clone()),
+        group_name: Some(view.group.name.clone()),
+        owner_id: Some(account.to_string()),
+        primary_vpc_id: Some(view.group.vpc_id.clone()),
+        tags: tag::to_model(&view.group.tags),
+    });
+    Ok(api::GetSecurityGroupsForVpcResult {
+        security_group_for_vpcs: Some(shown.collect()),
+        next_token: page.next_token,
     })
 }

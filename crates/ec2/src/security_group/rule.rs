@@ -5,8 +5,9 @@
 //! ports have none; ICMP has type and code in their place, -1 for any; prefixes have no host bits
 //! (EC2 API Reference, "IpPermission", "AuthorizeSecurityGroupIngress").
 
-use super::{CHARACTERS, find, find_by_name, is_text};
-use crate::record::{RulePeer, SecurityGroup, SecurityGroupRule, Tags};
+use super::prefix_list;
+use super::{CHARACTERS, find, find_by_name, is_text, reference};
+use crate::record::{RulePeer, SecurityGroup, SecurityGroupRule, Tags, key};
 use crate::tag;
 use base::{Ipv4Cidr, Ipv6Cidr};
 use model::ec2 as api;
@@ -76,7 +77,7 @@ impl Match {
     }
 }
 
-/// A prefix or a group id.
+/// A prefix, or the id of a group or of a prefix list.
 pub(super) fn peer_text(peer: &RulePeer) -> String {
     match peer {
         RulePeer::Ipv4(cidr) => cidr.to_string(),
@@ -204,35 +205,77 @@ pub(super) fn description(text: Option<String>) -> Result<Option<String>, Error>
     Ok(Some(text))
 }
 
-/// The group that a rule of `group` names: of the same VPC, by id or by name.
+/// The group that a rule of `group` names: one of the same VPC by id or name, or one of a peered VPC
+/// by id.
 fn group_peer(
     call: &mut Call<'_>,
     group: &SecurityGroup,
-    id: Option<&str>,
-    name: Option<&str>,
-    owner: Option<&str>,
+    pair: &api::UserIdGroupPair,
 ) -> Result<RulePeer, Error> {
-    let text = id.or(name).unwrap_or_default();
-    if owner.is_some_and(|owner| !owner.is_empty() && owner != call.account()) {
-        return Err(super::not_found(text));
-    }
-    let peer = match (id.filter(|id| !id.is_empty()), name.filter(|name| !name.is_empty())) {
-        (Some(id), _) if id == group.id => return Ok(RulePeer::Group(id.to_owned())),
-        (Some(id), _) => find(call, id)?,
-        (None, Some(name)) => find_by_name(call, &group.vpc_id, name)?,
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (id, name) = (given(&pair.group_id), given(&pair.group_name));
+    let owner = given(&pair.user_id).unwrap_or_else(|| call.account().to_owned());
+    let is_own = owner == call.account();
+    let peer = match (&id, &name) {
+        (Some(id), _) if *id == group.id && is_own => return Ok(RulePeer::Group(id.clone())),
+        (Some(id), _) if is_own => find(call, id)?,
+        (Some(id), _) => {
+            super::check_id(id)?;
+            let at = key::of(call.region, key::SECURITY_GROUP, &owner, id);
+            call.get::<SecurityGroup>(&at)?.ok_or_else(|| super::not_found(id))?
+        }
+        (None, Some(name)) if is_own => find_by_name(call, &group.vpc_id, name)?,
+        (None, Some(name)) => return Err(super::not_found(name)),
         (None, None) => return Err(Error::missing_parameter("groupId")),
     };
-    if peer.vpc_id != group.vpc_id {
-        return Err(Error::client(
-            "InvalidGroup.NotFound",
-            "You have specified two resources that belong to different networks.",
-        ));
+    if is_own && peer.vpc_id == group.vpc_id {
+        return Ok(RulePeer::Group(peer.id.clone()));
     }
-    Ok(RulePeer::Group(peer.id.clone()))
+    let connection = given(&pair.vpc_peering_connection_id);
+    let peering_id = reference::connection(call, &group.vpc_id, &owner, &peer.vpc_id, connection)?;
+    let Some(peering_id) = peering_id else {
+        return Err(if is_own {
+            Error::client(
+                "InvalidGroup.NotFound",
+                "You have specified two resources that belong to different networks.",
+            )
+        } else {
+            super::not_found(&peer.id)
+        });
+    };
+    Ok(RulePeer::PeerGroup {
+        account: owner,
+        vpc_id: peer.vpc_id.clone(),
+        peering_id,
+        group_id: peer.id.clone(),
+    })
+}
+
+/// The group that a rule that exists names: also one that is gone or that is reached no longer.
+fn named_peer(group: &SecurityGroup, pair: &api::UserIdGroupPair) -> Option<RulePeer> {
+    let id = pair.group_id.as_deref()?;
+    let peers = group.rules.iter().map(|rule| &rule.peer);
+    peers.into_iter().find(|peer| peer_text(peer) == id).cloned()
+}
+
+/// The prefix list with this id.
+fn list_peer(call: &mut Call<'_>, id: Option<String>) -> Result<RulePeer, Error> {
+    let id = id.filter(|id| !id.is_empty());
+    let id = id.ok_or_else(|| Error::missing_parameter("prefixListId"))?;
+    Ok(RulePeer::PrefixList(prefix_list::find(call, &id)?.id.clone()))
 }
 
 /// What a rule matches, and its description.
 pub(super) type Wanted = (Match, Option<String>);
+
+/// What a request does with rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Adds them: the groups that they name must be there.
+    Add,
+    /// Finds them among those of the group.
+    Find,
+}
 
 /// The rules that permissions mean, one a peer.
 ///
@@ -242,6 +285,7 @@ pub(super) fn from_permissions(
     call: &mut Call<'_>,
     group: &SecurityGroup,
     permissions: Vec<api::IpPermission>,
+    purpose: Use,
 ) -> Result<Vec<Wanted>, Error> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for permission in permissions {
@@ -255,19 +299,19 @@ pub(super) fn from_permissions(
             peers.push((ipv6(range.cidr_ipv6.as_deref().unwrap_or_default())?, range.description));
         }
         for pair in permission.user_id_group_pairs.unwrap_or_default() {
-            let peer = group_peer(
-                call,
-                group,
-                pair.group_id.as_deref(),
-                pair.group_name.as_deref(),
-                pair.user_id.as_deref(),
-            )?;
+            let peer = match named_peer(group, &pair) {
+                Some(peer) if purpose == Use::Find => peer,
+                _ => group_peer(call, group, &pair)?,
+            };
             peers.push((peer, pair.description));
+        }
+        for list in permission.prefix_list_ids.unwrap_or_default() {
+            peers.push((list_peer(call, list.prefix_list_id)?, list.description));
         }
         if peers.is_empty() {
             return Err(Error::client(
                 "MissingParameter",
-                "The permission must contain ipRanges, ipv6Ranges or groups",
+                "The permission must contain ipRanges, ipv6Ranges, prefixListIds or groups",
             ));
         }
         for (peer, text) in peers {
@@ -311,13 +355,14 @@ pub(super) fn from_request(
     group: &SecurityGroup,
     permissions: Option<Vec<api::IpPermission>>,
     flat: Flat,
+    purpose: Use,
 ) -> Result<Vec<Wanted>, Error> {
     let permissions = permissions.unwrap_or_default();
     if flat.is_empty() {
         if permissions.is_empty() {
             return Err(Error::missing_parameter("ipPermissions"));
         }
-        return from_permissions(call, group, permissions);
+        return from_permissions(call, group, permissions, purpose);
     }
     if !permissions.is_empty() {
         return Err(Error::invalid_parameter_combination(
@@ -334,7 +379,7 @@ pub(super) fn from_request(
             ip_ranges: Some(vec![api::IpRange { cidr_ip: Some(cidr), description: None }]),
             ..Default::default()
         };
-        return from_permissions(call, group, vec![permission]);
+        return from_permissions(call, group, vec![permission], purpose);
     };
     if flat.cidr.is_some() {
         return Err(Error::invalid_parameter_combination(
@@ -364,7 +409,7 @@ pub(super) fn from_request(
             ..Default::default()
         })
         .collect();
-    from_permissions(call, group, permissions)
+    from_permissions(call, group, permissions, purpose)
 }
 
 /// The rule that ModifySecurityGroupRules asks for.
@@ -382,8 +427,22 @@ pub(super) fn from_rule_request(
     if let Some(cidr) = &request.cidr_ipv6 {
         peers.push(ipv6(cidr)?);
     }
-    if let Some(id) = &request.referenced_group_id {
-        peers.push(group_peer(call, group, Some(id), None, None)?);
+    if let Some(id) = request.prefix_list_id {
+        peers.push(list_peer(call, Some(id))?);
+    }
+    if let Some(id) = request.referenced_group_id {
+        // `account/sg-…` for a group of somebody else.
+        let (owner, id) = match id.split_once('/') {
+            Some((owner, id)) => (Some(owner.to_owned()), id.to_owned()),
+            None => (None, id),
+        };
+        let pair =
+            api::UserIdGroupPair { group_id: Some(id), user_id: owner, ..Default::default() };
+        // Only ports may change while the peer is gone.
+        peers.push(match named_peer(group, &pair) {
+            Some(peer) => peer,
+            None => group_peer(call, group, &pair)?,
+        });
     }
     let [peer] = <[RulePeer; 1]>::try_from(peers).map_err(|_| {
         Error::invalid_parameter_combination(
@@ -404,7 +463,7 @@ pub(super) fn to_model(
     call: &Call<'_>,
     group: &SecurityGroup,
     rule: &SecurityGroupRule,
-) -> api::SecurityGroupRule {
+) -> Result<api::SecurityGroupRule, Error> {
     let mut shape = api::SecurityGroupRule {
         description: rule.description.clone(),
         from_port: shown(rule.from_port),
@@ -425,7 +484,7 @@ pub(super) fn to_model(
         RulePeer::PeerGroup { account, vpc_id, peering_id, group_id } => {
             shape.referenced_group_info = Some(api::ReferencedSecurityGroup {
                 group_id: Some(group_id.clone()),
-                peering_status: Some("active".to_owned()),
+                peering_status: Some(reference::status(call, peering_id)?),
                 user_id: Some(account.clone()),
                 vpc_id: Some(vpc_id.clone()),
                 vpc_peering_connection_id: Some(peering_id.clone()),
@@ -439,7 +498,7 @@ pub(super) fn to_model(
             });
         }
     }
-    shape
+    Ok(shape)
 }
 
 /// The rule as the answer to a revocation shows it.
@@ -471,10 +530,10 @@ pub(super) fn to_revoked(
 /// One direction of a group as DescribeSecurityGroups shows it: rules of one protocol and port
 /// range are one permission with many peers.
 pub(super) fn to_permissions(
-    account: &str,
+    call: &Call<'_>,
     group: &SecurityGroup,
     egress: bool,
-) -> Vec<api::IpPermission> {
+) -> Result<Vec<api::IpPermission>, Error> {
     let mut permissions: Vec<api::IpPermission> = Vec::new();
     for rule in group.rules.iter().filter(|rule| rule.egress == egress) {
         let same = permissions.iter().position(|permission| {
@@ -513,7 +572,7 @@ pub(super) fn to_permissions(
                 permission.user_id_group_pairs.get_or_insert_default().push(api::UserIdGroupPair {
                     description,
                     group_id: Some(group_id.clone()),
-                    peering_status: Some("active".to_owned()),
+                    peering_status: Some(reference::status(call, peering_id)?),
                     user_id: Some(account.clone()),
                     vpc_id: Some(vpc_id.clone()),
                     vpc_peering_connection_id: Some(peering_id.clone()),
@@ -524,11 +583,11 @@ pub(super) fn to_permissions(
                 permission.user_id_group_pairs.get_or_insert_default().push(api::UserIdGroupPair {
                     description,
                     group_id: Some(id.clone()),
-                    user_id: Some(account.to_owned()),
+                    user_id: Some(call.account().to_owned()),
                     ..Default::default()
                 });
             }
         }
     }
-    permissions
+    Ok(permissions)
 }

@@ -4,6 +4,8 @@ use crate::testing::{Region, filter, list};
 use model::ec2 as api;
 use proptest::prelude::*;
 
+mod peers;
+
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
