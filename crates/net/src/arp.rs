@@ -42,7 +42,8 @@ pub(crate) fn answers(interface: &Interface, subnet: &Ipv4Cidr) -> Result<bool, 
     Ok(false)
 }
 
-fn octets(mac: &str) -> [u8; 6] {
+/// The bytes of a hardware address of a plan that was checked.
+pub(crate) fn octets(mac: &str) -> [u8; 6] {
     let mut octets = [0; 6];
     for (octet, text) in octets.iter_mut().zip(mac.split(':')) {
         *octet = u8::from_str_radix(text, 16).unwrap_or(0);

@@ -33,12 +33,18 @@ pub struct Lease {
     pub netmask: Ipv4Addr,
     /// The subnet's router, which is also the name of this server.
     pub router: Ipv4Addr,
-    /// The VPC's resolver.
-    pub resolver: Ipv4Addr,
+    /// Resolvers; empty tells none.
+    pub resolvers: Vec<Ipv4Addr>,
+    /// Time servers; empty tells none.
+    pub time_servers: Vec<Ipv4Addr>,
+    /// NetBIOS name servers; empty tells none.
+    pub netbios_servers: Vec<Ipv4Addr>,
+    /// NetBIOS node type, 1, 2, 4 or 8.
+    pub netbios_kind: Option<u8>,
     /// Short host name.
     pub host: String,
     /// Domain name.
-    pub domain: String,
+    pub domain: Option<String>,
     /// Largest IP packet, bytes.
     pub mtu: u16,
 }
@@ -201,15 +207,28 @@ fn write(request: &Request, reply: Reply, lease: &Lease, inform: bool) -> Vec<u8
         }
         option(1, &lease.netmask.octets());
         option(3, &lease.router.octets());
-        option(6, &lease.resolver.octets());
-        option(12, lease.host.as_bytes());
-        option(15, lease.domain.as_bytes());
-        option(26, &lease.mtu.to_be_bytes());
+        let domain = lease.domain.as_deref().unwrap_or_default();
+        let told = [
+            (6, list(&lease.resolvers)),
+            (12, lease.host.as_bytes().to_vec()),
+            (15, domain.as_bytes().to_vec()),
+            (26, lease.mtu.to_be_bytes().to_vec()),
+            (42, list(&lease.time_servers)),
+            (44, list(&lease.netbios_servers)),
+            (46, Vec::from_iter(lease.netbios_kind)),
+        ];
+        told.iter().filter(|(_, value)| !value.is_empty()).for_each(|(code, value)| {
+            option(*code, value);
+        });
     }
     bytes.push(255);
     // Some clients drop what is shorter than BOOTP's 300 bytes.
     bytes.resize(bytes.len().max(300), 0);
     bytes
+}
+
+fn list(addresses: &[Ipv4Addr]) -> Vec<u8> {
+    addresses.iter().flat_map(Ipv4Addr::octets).collect()
 }
 
 #[cfg(test)]
@@ -223,9 +242,12 @@ mod tests {
             address: Ipv4Addr::new(172, 31, 0, 5),
             netmask: Ipv4Addr::new(255, 255, 240, 0),
             router: Ipv4Addr::new(172, 31, 0, 1),
-            resolver: Ipv4Addr::new(172, 31, 0, 2),
+            resolvers: vec![Ipv4Addr::new(172, 31, 0, 2)],
+            time_servers: Vec::new(),
+            netbios_servers: Vec::new(),
+            netbios_kind: None,
             host: "ip-172-31-0-5".into(),
-            domain: "ec2.internal".into(),
+            domain: Some("ec2.internal".into()),
             mtu: 1500,
         }
     }
@@ -277,6 +299,28 @@ mod tests {
         assert_eq!(option(&bytes, 15).unwrap(), b"ec2.internal");
         assert_eq!(option(&bytes, 26).unwrap(), [5, 220]);
         assert!(bytes.len() >= 300);
+        assert!([42, 44, 46].iter().all(|code| option(&bytes, *code).is_none()));
+    }
+
+    #[test]
+    fn what_the_options_say_is_told() {
+        let lease = Lease {
+            resolvers: vec![Ipv4Addr::new(10, 2, 5, 1), Ipv4Addr::new(10, 2, 5, 2)],
+            time_servers: vec![Ipv4Addr::new(10, 2, 5, 1)],
+            netbios_servers: vec![Ipv4Addr::new(10, 2, 5, 3)],
+            netbios_kind: Some(2),
+            domain: None,
+            ..lease()
+        };
+        let Answer { bytes, .. } = answer(&request(1, [0; 4], &[]), &lease).unwrap();
+        assert_eq!(option(&bytes, 6).unwrap(), [10, 2, 5, 1, 10, 2, 5, 2]);
+        assert_eq!(option(&bytes, 42).unwrap(), [10, 2, 5, 1]);
+        assert_eq!(option(&bytes, 44).unwrap(), [10, 2, 5, 3]);
+        assert_eq!(option(&bytes, 46).unwrap(), [2]);
+        assert_eq!(option(&bytes, 15), None);
+        let silent = Lease { resolvers: Vec::new(), ..lease };
+        let Answer { bytes, .. } = answer(&request(1, [0; 4], &[]), &silent).unwrap();
+        assert_eq!(option(&bytes, 6), None);
     }
 
     #[test]

@@ -25,10 +25,13 @@
 //! the plan), speak AWS, run machines, answer instance metadata (it only opens the door with
 //! [`Network::listen_metadata`]), or IPv6: guests have none.
 
+mod advertisement;
 mod arp;
+mod check;
 mod command;
 mod conntrack;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod dns;
 mod error;
 mod host;
@@ -44,6 +47,7 @@ pub mod rules;
 pub mod ruleset;
 mod services;
 mod system;
+mod view;
 
 use base::Ipv4Cidr;
 use base::network::{Plan, Vpc};
@@ -51,13 +55,14 @@ pub use error::Error;
 use host::Host;
 use layout::Layout;
 use ruleset::{Before, Ruleset};
-use services::{Door, Services, Sockets, View};
+use services::{Door, Services, Sockets};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
+use view::View;
 
 /// Where and under which names the network lives.
 #[derive(Clone, Debug)]
@@ -189,7 +194,7 @@ impl Network {
     /// Blocking, for some milliseconds a VPC that changed; call it from a worker thread. A VPC that
     /// cannot be had does not keep the others from theirs; the first error is returned.
     pub fn apply(&self, plan: &Plan) -> Result<(), Error> {
-        names::check(plan, &self.inner.config.public_pool)?;
+        check::plan(plan, &self.inner.config.public_pool)?;
         let mut state = self.state();
         state.host.prepare()?;
         let mut result = self.remove_surplus(plan, &mut state);
@@ -221,9 +226,8 @@ impl Network {
             Some((vpc.id.clone(), applied.or_else(|| old.get(&vpc.id))?.clone()))
         });
         let directory = Arc::new(current.collect::<BTreeMap<_, _>>());
-        let interfaces = directory.values().flat_map(|vpc| &vpc.interfaces);
-        let public = interfaces.filter_map(|interface| interface.public_ip).collect();
-        self.inner.services.publish(public);
+        let vpcs = directory.values().map(|vpc| &**vpc);
+        self.inner.services.publish(dns::Elsewhere::new(vpcs, &plan.peerings));
         *self.inner.directory.write().unwrap_or_else(PoisonError::into_inner) = directory;
     }
 
@@ -309,7 +313,7 @@ impl Network {
             let sockets = if open { None } else { Some(Sockets::bind(vpc)?) };
             Ok((links, sockets))
         })?;
-        let view = View::new(vpc, self.inner.config.public_pool, &links);
+        let view = View::new(vpc, self.inner.config.public_pool, &links, 1500);
         if let Some(sockets) = sockets {
             let door = self.inner.services.open(number, sockets, view);
             let door = door.map_err(Error::io(format!("serve DHCP and DNS in {}", vpc.id)))?;

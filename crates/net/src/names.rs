@@ -1,13 +1,12 @@
 //! What things are called in the kernel, and which names a plan may use.
 //!
-//! Every text of a plan that ends up in a command or a rule passes [`check`] first, so no identifier
-//! can smuggle in a word of nft's or ip's language.
+//! Every text of a plan that ends up in a command or a rule passes [`crate::check`] first, so no
+//! identifier can smuggle in a word of nft's or ip's language.
 
 use crate::Error;
 use base::Ipv4Cidr;
-use base::network::{Plan, Vpc};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use base::network::Vpc;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The VPC's end of the link to the host.
 pub const UPLINK: &str = "uplink";
@@ -27,6 +26,27 @@ pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 255, 1);
 /// See [`HOST_ADDRESS`].
 pub const UPLINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 255, 2);
 
+/// The next hop of every link between two of our namespaces, in either direction: only the link uses
+/// it, and its neighbour is permanent.
+pub const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 255, 3);
+/// See [`NEXT_HOP`].
+pub const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 3);
+/// Next hop from a VPC to the host. Nobody has the address; a permanent neighbour leads to the host.
+pub const HOST_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// Next hop from the host to a VPC, likewise.
+pub const UPLINK_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+/// What VXLAN over IPv4 puts around a guest's packet, bytes (RFC 7348).
+pub const VXLAN_HEADERS: u16 = 50;
+/// The only link of a NAT gateway's namespace.
+pub const GATEWAY_LINK: &str = "eth0";
+
+/// The services' addresses over IPv6: metadata, resolver, time.
+pub const SERVICES_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x123),
+];
+
 /// Instance metadata.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The VPC's resolver, at its link-local address.
@@ -34,9 +54,9 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 /// Time.
 pub const TIME: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 123);
 
-/// The namespace of a VPC.
-pub fn namespace(prefix: &str, vpc_id: &str) -> String {
-    format!("{prefix}-{vpc_id}")
+/// The namespace of a VPC or of a gateway.
+pub fn namespace(prefix: &str, id: &str) -> String {
+    format!("{prefix}-{id}")
 }
 
 /// The host's end of the link to a VPC; 15 characters at most (IFNAMSIZ).
@@ -52,6 +72,32 @@ pub fn host_table(prefix: &str) -> String {
 /// The tap of an interface inside its VPC's namespace.
 pub fn tap(interface_id: &str) -> String {
     format!("tap{}", tail(interface_id, 12))
+}
+
+/// The link of a peering connection, in both VPCs.
+pub fn peering_link(peering_id: &str) -> String {
+    format!("pcx{}", tail(peering_id, 12))
+}
+
+/// The link to a transit gateway in the namespace of a VPC.
+pub fn transit_link(transit_gateway_id: &str) -> String {
+    format!("tgw{}", tail(transit_gateway_id, 12))
+}
+
+/// The link of an attachment in the namespace of a transit gateway.
+pub fn attachment_link(attachment_id: &str) -> String {
+    format!("att{}", tail(attachment_id, 12))
+}
+
+/// The link of a VPC to the other nodes.
+pub fn fabric_link(vpc_id: &str) -> String {
+    format!("vx{}", tail(vpc_id, 12))
+}
+
+/// The hardware address of a node's routers among the nodes.
+pub fn node_mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:67:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 fn tail(id: &str, length: usize) -> &str {
@@ -76,7 +122,7 @@ pub fn is_prefix(prefix: &str) -> bool {
         && prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-fn is_id(id: &str) -> bool {
+pub(crate) fn is_id(id: &str) -> bool {
     id.split_once('-').is_some_and(|(kind, digits)| {
         (1..=10).contains(&kind.len())
             && kind.bytes().all(|b| b.is_ascii_lowercase())
@@ -85,7 +131,7 @@ fn is_id(id: &str) -> bool {
     })
 }
 
-fn is_mac(mac: &str) -> bool {
+pub(crate) fn is_mac(mac: &str) -> bool {
     let first = u8::from_str_radix(mac.get(..2).unwrap_or("ff"), 16).unwrap_or(0xff);
     mac.len() == 17
         && first & 1 == 0
@@ -96,7 +142,7 @@ fn is_mac(mac: &str) -> bool {
         })
 }
 
-fn is_host_name(name: &str) -> bool {
+pub(crate) fn is_host_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
@@ -104,81 +150,7 @@ fn is_host_name(name: &str) -> bool {
         })
 }
 
-/// Refuses a plan that the kernel could not hold, before anything is touched.
-pub fn check(plan: &Plan, pool: &Ipv4Cidr) -> Result<(), Error> {
-    let mut links = BTreeMap::new();
-    let mut public = BTreeMap::new();
-    for vpc in &plan.vpcs {
-        require(is_id(&vpc.id), || format!("{:?} is not an id", vpc.id))?;
-        if let Some(other) = links.insert(host_link("", &vpc.id), &vpc.id) {
-            return Err(Error::Plan(format!("{} and {other} end in the same digits", vpc.id)));
-        }
-        check_vpc(vpc)?;
-        for interface in &vpc.interfaces {
-            let Some(address) = interface.public_ip else { continue };
-            require(pool.contains(address), || {
-                format!("{address} of {} is not in the public pool {pool}", interface.id)
-            })?;
-            if let Some(other) = public.insert(address, &interface.id) {
-                return Err(Error::Plan(format!(
-                    "{} and {other} have the same public address {address}",
-                    interface.id
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_vpc(vpc: &Vpc) -> Result<(), Error> {
-    let id = &vpc.id;
-    require(is_host_name(&vpc.region), || format!("{id}: {:?} is no region", vpc.region))?;
-    require(vpc.cidrs.first().is_some_and(|cidr| cidr.size() >= 16), || {
-        format!("{id} has no address block of /28 or larger")
-    })?;
-    let mut subnets = BTreeMap::new();
-    for subnet in &vpc.subnets {
-        require(is_id(&subnet.id), || format!("{:?} is not an id", subnet.id))?;
-        require(vpc.cidrs.iter().any(|c| c.contains(subnet.cidr.network())), || {
-            format!("{} is outside of {id}", subnet.id)
-        })?;
-        require(subnet.cidr.size() >= 16, || format!("{} is smaller than /28", subnet.id))?;
-        subnets.insert(&subnet.id, subnet.cidr);
-    }
-    for group in &vpc.groups {
-        require(is_id(&group.id), || format!("{:?} is not an id", group.id))?;
-        for rule in group.ingress.iter().chain(&group.egress) {
-            if let base::network::Peer::Group(peer) = &rule.peer {
-                require(is_id(peer), || format!("{peer:?} is not an id"))?;
-            }
-        }
-    }
-    let (mut taps, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    for interface in &vpc.interfaces {
-        let name = &interface.id;
-        require(is_id(name), || format!("{name:?} is not an id"))?;
-        require(is_mac(&interface.mac), || {
-            format!("{name}: {:?} is no unicast hardware address", interface.mac)
-        })?;
-        require(is_host_name(&interface.hostname), || {
-            format!("{name}: {:?} is no host name", interface.hostname)
-        })?;
-        require(taps.insert(tap(name)), || format!("two interfaces end in the digits of {name}"))?;
-        require(addresses.insert(interface.private_ip), || {
-            format!("{} belongs to two interfaces of {id}", interface.private_ip)
-        })?;
-        let subnet = subnets.get(&interface.subnet_id);
-        require(subnet.is_some_and(|cidr| cidr.contains(interface.private_ip)), || {
-            format!("{name}: {} is not in {}", interface.private_ip, interface.subnet_id)
-        })?;
-        for group in &interface.groups {
-            require(is_id(group), || format!("{group:?} is not an id"))?;
-        }
-    }
-    Ok(())
-}
-
-fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), Error> {
+pub(crate) fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), Error> {
     if condition { Ok(()) } else { Err(Error::Plan(message())) }
 }
 

@@ -1,19 +1,24 @@
-//! The servers of every VPC: DHCP, DNS and time, on one thread.
+//! The servers of every VPC: DHCP, DNS and time, on one thread; for IPv6, the router's
+//! advertisements as well.
 //!
 //! Their sockets are made inside the namespaces and stay there; the thread that serves them stands
 //! outside, where the host's resolvers can be reached. What they say is a [`View`], replaced as a
-//! whole by every apply.
+//! whole by every apply. Sockets for IPv6 are there before the VPC has any: they listen where
+//! nothing arrives.
 
-use crate::dhcp::{self, Lease};
-use crate::dns::{self, Verdict, Zone};
+use crate::advertisement;
+use crate::dns::{self, Elsewhere, Verdict};
 use crate::resolver::{self, Transport};
-use crate::{Error, names, system};
-use base::Ipv4Cidr;
+use crate::view::{self, View};
+use crate::{Error, arp, dhcp, dhcp6, names, system};
 use base::network::Vpc;
-use std::collections::{BTreeMap, BTreeSet};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket,
+};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::Interest;
@@ -27,6 +32,8 @@ const QUESTIONS: usize = 256;
 const IDLE: Duration = Duration::from_secs(10);
 /// Largest UDP question that makes sense.
 const DATAGRAM: usize = 4096;
+/// How often guests hear of their router without asking; it is good for ten times as long.
+const ADVERTISE: Duration = Duration::from_secs(180);
 /// How long a port may still be held by a predecessor that is going away.
 const HANDOVER: Duration = Duration::from_secs(2);
 
@@ -35,7 +42,7 @@ const HANDOVER: Duration = Duration::from_secs(2);
 pub(crate) struct Services {
     runtime: Option<Runtime>,
     resolvers: Arc<[SocketAddr]>,
-    elsewhere: watch::Sender<Arc<BTreeSet<Ipv4Addr>>>,
+    elsewhere: watch::Sender<Arc<Elsewhere>>,
 }
 
 /// The servers of one VPC; dropping it closes them.
@@ -53,66 +60,58 @@ impl Drop for Door {
     }
 }
 
-/// What the servers of a VPC know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct View {
-    /// By index of the tap.
-    leases: BTreeMap<u32, Lease>,
-    zone: Zone,
-}
-
-impl View {
-    pub(crate) fn new(vpc: &Vpc, pool: Ipv4Cidr, links: &BTreeMap<String, u32>) -> View {
-        let leases = vpc.interfaces.iter().filter_map(|interface| {
-            let link = links.get(&names::tap(&interface.id))?;
-            let subnet = vpc.subnets.iter().find(|subnet| subnet.id == interface.subnet_id)?;
-            let mut mac = [0; 6];
-            for (byte, text) in mac.iter_mut().zip(interface.mac.split(':')) {
-                *byte = u8::from_str_radix(text, 16).ok()?;
-            }
-            let host = interface.hostname.split('.').next().unwrap_or_default();
-            let lease = Lease {
-                mac,
-                address: interface.private_ip,
-                netmask: subnet.cidr.netmask(),
-                router: names::router(&subnet.cidr)?,
-                resolver: names::resolver(vpc)?,
-                host: host.to_owned(),
-                domain: dns::private_domain(&vpc.region),
-                mtu: 1500,
-            };
-            Some((*link, lease))
-        });
-        View { leases: leases.collect(), zone: Zone::new(vpc, pool) }
-    }
-}
-
 /// Sockets made inside of a namespace.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     dhcp: UdpSocket,
-    time: UdpSocket,
+    time: Vec<UdpSocket>,
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    /// Not there if the kernel has no IPv6.
+    six: Option<SocketsOfSix>,
+}
+
+#[derive(Debug)]
+struct SocketsOfSix {
+    dhcp: UdpSocket,
+    /// A raw socket, which reads and writes ICMPv6 as others do datagrams.
+    router: UdpSocket,
 }
 
 impl Sockets {
     /// Binds in the namespace in which the caller's thread stands; its addresses are there already.
     pub(crate) fn bind(vpc: &Vpc) -> Result<Sockets, Error> {
-        let dhcp = udp(Ipv4Addr::UNSPECIFIED, dhcp::SERVER_PORT)?;
+        let dhcp = udp(Ipv4Addr::UNSPECIFIED.into(), dhcp::SERVER_PORT)?;
         let prepare = || {
             system::report_links(dhcp.as_fd())?;
             dhcp.set_broadcast(true)
         };
         prepare().map_err(Error::io("prepare the DHCP socket"))?;
-        let mut sockets =
-            Sockets { dhcp, time: udp(names::TIME, 123)?, udp: Vec::new(), tcp: Vec::new() };
-        for address in names::resolver(vpc).into_iter().chain([names::RESOLVER]) {
+        let has_six = std::path::Path::new("/proc/sys/net/ipv6").exists();
+        let six = || -> Result<SocketsOfSix, Error> {
+            let router = system::icmpv6_socket(advertisement::SOLICITATION)
+                .map_err(Error::io("open a socket for ICMPv6"))?;
+            let dhcp = udp(Ipv6Addr::UNSPECIFIED.into(), dhcp6::SERVER_PORT)?;
+            Ok(SocketsOfSix { dhcp, router: router.into() })
+        };
+        let mut sockets = Sockets {
+            dhcp,
+            time: vec![udp(names::TIME.into(), 123)?],
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            six: has_six.then(six).transpose()?,
+        };
+        let mut resolvers: Vec<IpAddr> = view::resolver_addresses(vpc).map(IpAddr::V4).collect();
+        if has_six {
+            sockets.time.push(udp(view::TIME.into(), 123)?);
+            resolvers.push(view::RESOLVER.into());
+        }
+        for address in resolvers {
             sockets.udp.push(udp(address, 53)?);
-            let listen = || {
-                let listener = TcpListener::bind((address, 53))?;
-                listener.set_nonblocking(true)?;
-                Ok(listener)
+            let listen = || -> io::Result<TcpListener> {
+                let listener = bound(SocketType::STREAM, address, 53)?;
+                rustix::net::listen(&listener, 128)?;
+                Ok(listener.into())
             };
             let action = format!("listen on {address}:53");
             sockets.tcp.push(patiently(listen).map_err(Error::io(action))?);
@@ -121,13 +120,25 @@ impl Sockets {
     }
 }
 
-fn udp(address: Ipv4Addr, port: u16) -> Result<UdpSocket, Error> {
-    let bind = || {
-        let socket = UdpSocket::bind((address, port))?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    };
-    patiently(bind).map_err(Error::io(format!("bind {address}:{port}")))
+fn udp(address: IpAddr, port: u16) -> Result<UdpSocket, Error> {
+    let bind = || bound(SocketType::DGRAM, address, port).map(UdpSocket::from);
+    patiently(bind).map_err(Error::io(format!("bind {}", SocketAddr::new(address, port))))
+}
+
+/// A socket of one family at an address that the namespace need not have yet.
+fn bound(kind: SocketType, address: IpAddr, port: u16) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &SocketAddr::new(address, port))?;
+    Ok(socket)
 }
 
 fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
@@ -154,9 +165,9 @@ impl Services {
         Ok(Services { runtime: Some(runtime), resolvers: resolvers.into(), elsewhere })
     }
 
-    /// The public addresses of all VPCs.
-    pub(crate) fn publish(&self, addresses: BTreeSet<Ipv4Addr>) {
-        self.elsewhere.send_replace(Arc::new(addresses));
+    /// What all VPCs know of public names.
+    pub(crate) fn publish(&self, elsewhere: Elsewhere) {
+        self.elsewhere.send_replace(Arc::new(elsewhere));
     }
 
     /// Starts the servers of a VPC.
@@ -175,8 +186,16 @@ impl Services {
         };
         let dhcp = tokio::net::UdpSocket::from_std(sockets.dhcp)?;
         tasks.push(tokio::spawn(serve_dhcp(dhcp, context.clone())).abort_handle());
-        let time = tokio::net::UdpSocket::from_std(sockets.time)?;
-        tasks.push(tokio::spawn(serve_time(time)).abort_handle());
+        for socket in sockets.time {
+            let time = tokio::net::UdpSocket::from_std(socket)?;
+            tasks.push(tokio::spawn(serve_time(time)).abort_handle());
+        }
+        if let Some(six) = sockets.six {
+            let dhcp = tokio::net::UdpSocket::from_std(six.dhcp)?;
+            tasks.push(tokio::spawn(serve_dhcp6(dhcp, context.clone())).abort_handle());
+            let router = tokio::net::UdpSocket::from_std(six.router)?;
+            tasks.push(tokio::spawn(advertise(router, context.clone())).abort_handle());
+        }
         for socket in sockets.udp {
             let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
             tasks.push(tokio::spawn(serve_udp(socket, context.clone())).abort_handle());
@@ -207,7 +226,7 @@ impl Door {
 #[derive(Clone, Debug)]
 struct Context {
     view: watch::Receiver<Arc<View>>,
-    elsewhere: watch::Receiver<Arc<BTreeSet<Ipv4Addr>>>,
+    elsewhere: watch::Receiver<Arc<Elsewhere>>,
     resolvers: Arc<[SocketAddr]>,
     room: Arc<Semaphore>,
 }
@@ -243,6 +262,83 @@ async fn serve_dhcp(socket: tokio::net::UdpSocket, context: Context) {
     }
 }
 
+/// Hears clients on the links of the view, whatever the view becomes.
+async fn serve_dhcp6(socket: tokio::net::UdpSocket, mut context: Context) {
+    let mut buffer = vec![0; 1500];
+    let mut heard = BTreeSet::new();
+    loop {
+        let view = context.view.borrow_and_update().clone();
+        // A link that comes back under its old number has been left by the kernel.
+        heard.retain(|link| view.leases6.contains_key(link));
+        for link in view.leases6.keys().copied() {
+            if !heard.contains(&link) {
+                match socket.join_multicast_v6(&dhcp6::SERVERS, link) {
+                    Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                        tracing::debug!(%error, link, "cannot hear DHCPv6");
+                    }
+                    _ => drop(heard.insert(link)),
+                }
+            }
+        }
+        let (length, from) = tokio::select! {
+            changed = context.view.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            received = socket.recv_from(&mut buffer) => match received {
+                Ok((length, SocketAddr::V6(from))) => (length, from),
+                _ => continue,
+            },
+        };
+        // The kernel says with a link-local address on which link it is.
+        let Some(lease) = view.leases6.get(&from.scope_id()) else { continue };
+        let Some(answer) = dhcp6::answer(&buffer[..length], lease) else { continue };
+        tracing::debug!(address = %lease.address, %from, "DHCPv6");
+        let to = SocketAddrV6::new(*from.ip(), dhcp6::CLIENT_PORT, 0, from.scope_id());
+        if let Err(error) = socket.send_to(&answer, to).await {
+            tracing::debug!(%error, %to, "cannot answer DHCPv6");
+        }
+    }
+}
+
+/// Tells guests of their router: when they ask, when they are new, and now and then.
+async fn advertise(socket: tokio::net::UdpSocket, mut context: Context) {
+    let router = arp::octets(names::ROUTER_MAC);
+    let mut buffer = vec![0; 1500];
+    let mut told: BTreeSet<u32> = BTreeSet::new();
+    let mut ticks = tokio::time::interval(ADVERTISE);
+    loop {
+        let view = context.view.borrow_and_update().clone();
+        let message = advertisement::advertisement(router, view.mtu);
+        let new: Vec<u32> =
+            view.leases6.keys().copied().filter(|link| !told.contains(link)).collect();
+        told.retain(|link| view.leases6.contains_key(link));
+        for link in new {
+            // Nobody may be there yet, who will ask then.
+            let to = SocketAddrV6::new(advertisement::NODES, 0, 0, link);
+            let _ = socket.send_to(&message, to).await;
+            told.insert(link);
+        }
+        tokio::select! {
+            changed = context.view.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            _ = ticks.tick() => told.clear(),
+            received = socket.recv_from(&mut buffer) => {
+                let Ok((length, SocketAddr::V6(from))) = received else { continue };
+                let link = from.scope_id();
+                let known = view.leases6.contains_key(&link);
+                if known && advertisement::is_solicitation(&buffer[..length]) {
+                    let to = SocketAddrV6::new(*from.ip(), 0, 0, link);
+                    let _ = socket.send_to(&message, to).await;
+                }
+            }
+        }
+    }
+}
+
 async fn serve_udp(socket: Arc<tokio::net::UdpSocket>, context: Context) {
     let mut buffer = vec![0; DATAGRAM];
     loop {
@@ -250,7 +346,10 @@ async fn serve_udp(socket: Arc<tokio::net::UdpSocket>, context: Context) {
         let query = &buffer[..length];
         match context.judge(query) {
             Verdict::Ignore => {}
-            Verdict::Answer(answer) => drop(socket.send_to(&answer, from).await),
+            Verdict::Answer(answer) => {
+                let answer = dns::fitting(query, answer);
+                let _ = socket.send_to(&answer, from).await;
+            }
             Verdict::Forward => {
                 // A guest that asks faster than the world answers is not answered.
                 let Ok(permit) = context.room.clone().try_acquire_owned() else { continue };

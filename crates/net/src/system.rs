@@ -206,6 +206,28 @@ pub(crate) fn arp_socket(link: u32) -> io::Result<OwnedFd> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
+/// A socket that hears ICMPv6 messages of type `heard` in the caller's namespace and sends what only
+/// neighbours may send (hop limit 255).
+pub(crate) fn icmpv6_socket(heard: u8) -> io::Result<OwnedFd> {
+    use std::os::fd::AsFd;
+    const ICMP6_FILTER: libc::c_int = 1;
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let socket = socket(libc::AF_INET6, kind, libc::IPPROTO_ICMPV6)?;
+    for option in [libc::IPV6_UNICAST_HOPS, libc::IPV6_MULTICAST_HOPS] {
+        set_option(socket.as_fd(), libc::IPPROTO_IPV6, option, 255)?;
+    }
+    // One bit a type; those that are set are kept away.
+    let mut filter = [u32::MAX; 8];
+    filter[usize::from(heard / 32)] &= !(1 << (heard % 32));
+    let length = size_of_val(&filter) as libc::socklen_t;
+    let level = libc::IPPROTO_ICMPV6;
+    let value = (&raw const filter).cast();
+    // SAFETY: the option is an array of 8 words, and pointer and length describe one.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, ICMP6_FILTER, value, length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
 /// A netlink socket of the netfilter family in the caller's namespace.
 pub(crate) fn netfilter_socket() -> io::Result<OwnedFd> {
     socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER)
