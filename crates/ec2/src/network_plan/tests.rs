@@ -319,3 +319,48 @@ fn the_reconciler_plans_every_region_when_there_are_packets() {
         ]
     );
 }
+
+/// What `cargo xtask bench` prints: milliseconds for the plan of a VPC of 10,000 interfaces.
+#[test]
+#[ignore = "a measurement"]
+fn the_time_that_a_large_plan_takes() {
+    let mut records = Records { region: "us-east-1".to_owned(), ..Records::default() };
+    records.vpcs.push(Arc::new(vpc("vpc-1", "10.0.0.0/8")));
+    for number in 0..200 {
+        let (id, cidr) = (format!("subnet-{number}"), format!("10.{number}.0.0/24"));
+        records.subnets.push(Arc::new(subnet(&id, "vpc-1", &cidr)));
+    }
+    for number in 0..500 {
+        let port = |n: usize| (n * 2).to_string();
+        let rules = (0..60).map(|n| rule(&["in", "tcp", &port(n), &port(n), "10.0.0.0/8"]));
+        records.groups.push(Arc::new(SecurityGroup {
+            v: 1,
+            id: format!("sg-{number}"),
+            name: format!("sg-{number}"),
+            description: String::new(),
+            vpc_id: "vpc-1".to_owned(),
+            rules: rules.collect(),
+            tags: Tags::new(),
+        }));
+    }
+    for number in 0..10_000 {
+        let (subnet, host) = (number % 200, number / 200 + 10);
+        let instance_id = format!("i-{number}");
+        records.instances.push(Arc::new(instance(&instance_id, InstanceState::Running)));
+        let (id, address) = (format!("eni-{number}"), format!("10.{subnet}.0.{host}"));
+        let subnet = format!("subnet-{subnet}");
+        let group = format!("sg-{}", number % 500);
+        let words = ["interface", &id, &instance_id, "vpc-1", &subnet, &address, "-", &group];
+        records.interfaces.push(Arc::new(interface(&words)));
+    }
+    let mut times: Vec<f64> = (0..9)
+        .map(|_| {
+            let begun = std::time::Instant::now();
+            let plan = compile(std::slice::from_ref(&records), &[], None);
+            assert_eq!(plan.vpcs[0].interfaces.len(), 10_000);
+            begun.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("plan of 10,000 interfaces, milliseconds: {:.1}", times[times.len() / 2]);
+}
