@@ -18,15 +18,20 @@ pub mod region;
 
 mod account;
 mod encryption;
+mod flow_log;
 mod instance;
 mod instance_reconciler;
 mod instance_type;
 mod interface;
+mod internet_gateway;
 mod kept;
 mod key_pair;
 mod launch;
+mod lookup;
 mod machine_plan;
 mod network_plan;
+mod prefix_list;
+mod route_table;
 mod security_group;
 mod snapshot;
 mod snapshot_reconciler;
@@ -37,6 +42,7 @@ mod testing;
 mod volume;
 mod volume_reconciler;
 mod vpc;
+mod vpc_peering;
 
 pub use content::contents;
 
@@ -57,6 +63,7 @@ pub const RECONCILERS: &[service::reconcile::Reconciler] = &[
     volume_reconciler::RECONCILER,
     snapshot_reconciler::RECONCILER,
     image::reconciler::RECONCILER,
+    vpc_peering::RECONCILER,
 ];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
@@ -76,17 +83,22 @@ pub fn operations() -> Vec<&'static Operation> {
     let tables: &[&'static [Operation]] = &[
         account::OPERATIONS,
         encryption::OPERATIONS,
+        flow_log::OPERATIONS,
         instance::OPERATIONS,
         instance_type::OPERATIONS,
         interface::OPERATIONS,
+        internet_gateway::OPERATIONS,
         key_pair::OPERATIONS,
         launch::OPERATIONS,
+        prefix_list::OPERATIONS,
         region::OPERATIONS,
+        route_table::OPERATIONS,
         security_group::OPERATIONS,
         subnet::OPERATIONS,
         tag::OPERATIONS,
         volume::OPERATIONS,
         vpc::OPERATIONS,
+        vpc_peering::OPERATIONS,
     ];
     let tables = tables.iter().chain(image::OPERATIONS).chain(snapshot::OPERATIONS);
     tables.flat_map(|table| table.iter()).collect()

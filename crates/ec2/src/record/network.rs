@@ -566,6 +566,12 @@ pub struct TransitGatewayAttachment {
     /// Region of the other end of a peering.
     #[serde(default, skip_serializing_if = "is_default")]
     pub peer_region: Option<String>,
+    /// Account of the other end of a peering.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_account: Option<String>,
+    /// The other end of this peering asked for it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_accepter: bool,
     /// How far; a peering that waits for its other side is `pending_acceptance`.
     pub state: Progress,
     /// The other side has not accepted yet.
@@ -604,6 +610,9 @@ pub struct TransitGatewayRouteTable {
     pub state: Progress,
     /// Static routes: where to, and `tgw-attach-…`, or none for a blackhole.
     pub routes: Vec<(Cidr, Option<String>)>,
+    /// References to prefix lists: `pl-…`, and `tgw-attach-…`, or none for a blackhole.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefix_lists: Vec<(String, Option<String>)>,
     /// When it was made.
     pub created: Timestamp,
     /// When it was deleted.
