@@ -129,6 +129,9 @@ impl Records {
             key::parts(kv.key()).map(|(_, _, account, _)| account.to_owned()).unwrap_or_default()
         });
         let flow_logs = accounts.zip(call.scan::<FlowLog>(&logs)?).collect();
+        let mut prefix_lists = all(call, region, key::PREFIX_LIST)?;
+        let service = call.environment.public_pool.nth(1);
+        prefix_lists.extend(crate::prefix_list::of_aws(region, service).map(Arc::new));
         Ok(Records {
             region: region.to_owned(),
             vpcs: all(call, region, key::VPC)?,
@@ -141,7 +144,7 @@ impl Records {
             network_acls: all(call, region, key::NETWORK_ACL)?,
             egress_only: all(call, region, key::EGRESS_ONLY_INTERNET_GATEWAY)?,
             nat_gateways: all(call, region, key::NAT_GATEWAY)?,
-            prefix_lists: all(call, region, key::PREFIX_LIST)?,
+            prefix_lists,
             endpoints: all(call, region, key::VPC_ENDPOINT)?,
             transit_gateways: all(call, region, key::TRANSIT_GATEWAY)?,
             attachments: all(call, region, key::TRANSIT_GATEWAY_ATTACHMENT)?,
