@@ -35,6 +35,37 @@ pub(crate) fn ip_batch(namespace: Option<&str>, lines: &[String]) -> Result<(), 
     run("ip", "iproute2", &arguments, &(lines.join("\n") + "\n")).map(drop)
 }
 
+/// Runs lines of `ip rule`, which says only on its command line which version of IP is meant.
+pub(crate) fn ip_rule_batch(version: &str, lines: &[String]) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    run("ip", "iproute2", &[version, "-batch", "-"], &(lines.join("\n") + "\n")).map(drop)
+}
+
+/// Runs lines of `bridge` as one process.
+pub(crate) fn bridge_batch(lines: &[String]) -> Result<(), Error> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    run("bridge", "iproute2", &["-batch", "-"], &(lines.join("\n") + "\n")).map(drop)
+}
+
+/// Runs `ip` or `bridge` with arguments that make it answer with a list in JSON.
+pub(crate) fn json(
+    tool: &'static str,
+    arguments: &[&str],
+) -> Result<Vec<serde_json::Value>, Error> {
+    let text = run(tool, "iproute2", arguments, "")?;
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(&text).map_err(|error| Error::Tool {
+        command: format!("{tool} {}", arguments.join(" ")),
+        message: format!("answered with text that is not JSON: {error}"),
+    })
+}
+
 /// Gives `nft` one batch; the caller's thread stands in the namespace that it is for.
 pub(crate) fn nft_batch(text: &str) -> Result<(), Error> {
     if text.is_empty() {

@@ -3,20 +3,26 @@
 //! A public address that an interface has is routed to its VPC; the rest of the pool is
 //! unreachable. What the guests send to the world leaves with the host's own address. The one
 //! setting of the host that is changed, forwarding, is written down first, so that
-//! [`Host::destroy`] can put it back.
+//! [`Host::destroy`] can put it back. IPv6 blocks are routed to the VPCs that have a gateway for
+//! them; they are nobody's outside, so what the guests send there takes the host's address as well.
 
+use crate::layout::host as alone;
 use crate::names::{
-    HOST_ADDRESS, HOST_MAC, UPLINK, UPLINK_ADDRESS, UPLINK_MAC, host_link, host_table,
+    HOST_ADDRESS, HOST_MAC, UPLINK, UPLINK_ADDRESS, UPLINK_ADDRESS_V6, UPLINK_MAC, host_link,
+    host_table,
 };
 use crate::{Config, Error, command, namespace, system};
+use base::network::{Plan, Target, Vpc};
+use base::{Cidr, Ipv6Cidr};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARDING_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// Less wanted than any route to a single address.
 const POOL_METRIC: &str = "metric 4000";
@@ -36,9 +42,11 @@ const HOST_SOURCE: &str = " src 169.254.255.1";
 #[derive(Debug)]
 pub(crate) struct Host {
     config: Config,
-    /// Public address to link; unknown until first read.
-    routes: Option<BTreeMap<Ipv4Addr, String>>,
+    /// Public address, or IPv6 block of a VPC, to link; unknown until first read.
+    routes: Option<BTreeMap<Cidr, String>>,
     prepared: bool,
+    /// IPv6 blocks that are translated on the way out.
+    translated: Option<BTreeSet<Ipv6Cidr>>,
 }
 
 /// Under which address the host itself calls a public address: the one that it has, so that a group
@@ -50,7 +58,7 @@ fn source() -> Result<&'static str, Error> {
 
 impl Host {
     pub(crate) fn new(config: Config) -> Host {
-        Host { config, routes: None, prepared: false }
+        Host { config, routes: None, prepared: false, translated: None }
     }
 
     fn state_file(&self) -> PathBuf {
@@ -112,6 +120,41 @@ impl Host {
         Ok(())
     }
 
+    /// Forwarding and translation of IPv6, where a VPC has any.
+    fn prepare_v6(&mut self, blocks: BTreeSet<Ipv6Cidr>) -> Result<(), Error> {
+        // A kernel without IPv6 has no such file.
+        let Ok(old) = fs::read_to_string(FORWARDING_V6) else { return Ok(()) };
+        if self.translated.as_ref() == Some(&blocks) {
+            return Ok(());
+        }
+        if !blocks.is_empty() && old.trim() != "1" {
+            let mut settings = routers_are_believed()?;
+            settings.push((FORWARDING_V6.to_owned(), old.trim().to_owned(), "1"));
+            let mut changes = self.read_changes()?;
+            for (path, old, _) in &settings {
+                changes.sysctls.entry(path.clone()).or_insert_with(|| old.clone());
+            }
+            self.write_changes(&changes)?;
+            for (path, _, new) in settings {
+                fs::write(&path, new).map_err(Error::io(format!("set {path}")))?;
+            }
+        }
+        let (table, prefix) = (host_table(&self.config.name_prefix), &self.config.name_prefix);
+        let mut batch = format!("add table ip6 {table}\ndelete table ip6 {table}\n");
+        if !blocks.is_empty() {
+            let list: Vec<String> = blocks.iter().map(Ipv6Cidr::to_string).collect();
+            let list = list.join(", ");
+            batch += &format!(
+                "add table ip6 {table}\n\
+                 add chain ip6 {table} leave {{ type nat hook postrouting priority 100; policy accept; }}\n\
+                 add rule ip6 {table} leave ip6 saddr {{ {list} }} oifname != \"{prefix}-*\" masquerade\n"
+            );
+        }
+        command::nft_batch(&batch)?;
+        self.translated = Some(blocks);
+        Ok(())
+    }
+
     /// Makes the link between host and VPC unless both ends are there.
     pub(crate) fn connect(&self, vpc_id: &str) -> Result<(), Error> {
         let space = crate::names::namespace(&self.config.name_prefix, vpc_id);
@@ -141,28 +184,53 @@ impl Host {
         command::ip_batch(None, &lines)
     }
 
-    /// Routes exactly these public addresses to the VPCs that have them.
-    pub(crate) fn route(&mut self, wanted: BTreeMap<Ipv4Addr, String>) -> Result<(), Error> {
+    /// Routes exactly the public addresses and the IPv6 blocks of this node to their VPCs.
+    pub(crate) fn route(&mut self, plan: &Plan) -> Result<(), Error> {
+        let links = system::links().map_err(Error::io("list links"))?;
+        let mut wanted = BTreeMap::new();
+        let mut blocks = BTreeSet::new();
+        for vpc in &plan.vpcs {
+            let link = host_link(&self.config.name_prefix, &vpc.id);
+            // A VPC that could not even be made has none.
+            if links.contains_key(&link) {
+                let here = public(vpc).chain(blocks_v6(vpc).map(Cidr::from));
+                wanted.extend(here.map(|to| (to, link.clone())));
+                blocks.extend(blocks_v6(vpc));
+            }
+        }
+        self.prepare_v6(blocks)?;
         // Unknown while the kernel changes: whatever happens, the next call reads what is there.
         let current = match self.routes.take() {
             Some(routes) => routes,
             None => self.read_routes()?,
         };
-        let links = system::links().map_err(Error::io("list links"))?;
         let mut lines = Vec::new();
-        for (address, link) in &current {
+        for (to, link) in &current {
             // With its link went the route.
-            if !wanted.contains_key(address) && links.contains_key(link) {
-                lines.push(format!("route delete {address} dev {link}"));
+            if !wanted.contains_key(to) && links.contains_key(link) {
+                lines.push(format!("route delete {to} dev {link}"));
             }
         }
-        let new = wanted.iter().filter(|(address, link)| current.get(*address) != Some(*link));
+        let new = wanted.iter().filter(|(to, link)| current.get(*to) != Some(*link));
         let new: Vec<_> = new.collect();
         let source = if new.is_empty() { "" } else { source()? };
-        for (address, link) in new {
-            lines.push(format!(
-                "route replace {address} via {UPLINK_ADDRESS} dev {link} onlink{source}"
-            ));
+        for (to, link) in new {
+            match to {
+                Cidr::V4(_) => lines.push(format!(
+                    "route replace {to} via {UPLINK_ADDRESS} dev {link} onlink{source}"
+                )),
+                Cidr::V6(_) => {
+                    let off = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+                    fs::write(&off, "0").map_err(Error::io(format!("set {off}")))?;
+                    lines.push(format!(
+                        "neighbour replace {UPLINK_ADDRESS_V6} lladdr {UPLINK_MAC} dev {link} \
+                         nud permanent"
+                    ));
+                    lines.push(format!(
+                        "route replace {to} via {UPLINK_ADDRESS_V6} dev {link} onlink"
+                    ));
+                }
+            }
         }
         command::ip_batch(None, &lines)?;
         self.routes = Some(wanted);
@@ -174,22 +242,21 @@ impl Host {
         self.routes = None;
     }
 
-    fn read_routes(&self) -> Result<BTreeMap<Ipv4Addr, String>, Error> {
-        let text = command::ip(&["-j", "route", "show"])?;
-        let routes: Vec<serde_json::Value> =
-            serde_json::from_str(&text).map_err(|error| Error::Tool {
-                command: "ip -j route show".into(),
-                message: format!("answered with text that is not JSON: {error}"),
-            })?;
+    fn read_routes(&self) -> Result<BTreeMap<Cidr, String>, Error> {
         let start = format!("{}-", self.config.name_prefix);
-        Ok(routes
-            .iter()
-            .filter_map(|route| {
-                let address = route["dst"].as_str()?.parse().ok()?;
-                let link = route["dev"].as_str().filter(|link| link.starts_with(&start))?;
-                Some((address, link.to_owned()))
-            })
-            .collect())
+        let mut routes = BTreeMap::new();
+        for version in ["-4", "-6"] {
+            for route in command::json("ip", &["-j", version, "route", "show"])? {
+                let to = route["dst"].as_str().and_then(|text| {
+                    text.parse().ok().or_else(|| Some(alone(text.parse::<IpAddr>().ok()?)))
+                });
+                let link = route["dev"].as_str().filter(|link| link.starts_with(&start));
+                if let (Some(to), Some(link), true) = (to, link, route["protocol"] != "kernel") {
+                    routes.insert(to, link.to_owned());
+                }
+            }
+        }
+        Ok(routes)
     }
 
     /// Undoes everything on this machine that has the prefix.
@@ -211,6 +278,7 @@ impl Host {
         let stood = tables.lines().any(|line| line.trim_end() == format!("table ip {table}"));
         // Adding it first makes deleting it work whether or not it is there.
         command::nft_batch(&format!("add table ip {table}\ndelete table ip {table}\n"))?;
+        command::nft_batch(&format!("add table ip6 {table}\ndelete table ip6 {table}\n"))?;
         let changes = self.read_changes()?;
         // Somebody may have removed the directory in which it was written down.
         let ours = stood.then(|| self.config.public_pool.to_string());
@@ -224,8 +292,13 @@ impl Host {
         // Another region on this machine forwards as well: what it needs stays.
         let tables = command::nft(&["list", "tables", "ip"])?;
         if !tables.lines().any(|line| line.trim_end().ends_with("-host")) {
-            for (path, value) in &changes.sysctls {
-                fs::write(path, value).map_err(Error::io(format!("restore {path}")))?;
+            // Forwarding is off before routers are believed as before: a host believes them again.
+            for (path, value) in changes.sysctls.iter().rev() {
+                match fs::write(path, value) {
+                    // The link is gone.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    result => result.map_err(Error::io(format!("restore {path}")))?,
+                }
             }
         }
         match fs::remove_file(self.state_file()) {
@@ -235,6 +308,34 @@ impl Host {
             _ => Ok(()),
         }
     }
+}
+
+/// The public addresses of a VPC that are routed to it on this node.
+fn public(vpc: &Vpc) -> impl Iterator<Item = Cidr> {
+    let interfaces = vpc.interfaces.iter().filter(|_| vpc.internet_gateway);
+    let here = interfaces.filter(|interface| interface.node.is_none());
+    let addresses = here.flat_map(|interface| interface.addresses());
+    addresses.filter_map(|address| Some(alone(address.public_ip?.into())))
+}
+
+/// The IPv6 blocks of a VPC, if it has a gateway for them.
+fn blocks_v6(vpc: &Vpc) -> impl Iterator<Item = Ipv6Cidr> {
+    let mut routes = vpc.route_tables.iter().flat_map(|table| &table.routes);
+    let gateway = vpc.internet_gateway
+        || routes.any(|route| route.target == Target::EgressOnlyInternetGateway);
+    vpc.ipv6_cidrs.iter().copied().filter(move |_| gateway)
+}
+
+/// A host that forwards IPv6 does not listen to its router any more, and loses its own way, unless
+/// it is told to: path, value and new value of each link that listens.
+fn routers_are_believed() -> Result<Vec<(String, String, &'static str)>, Error> {
+    let links = system::links().map_err(Error::io("list links"))?;
+    let paths = links.keys().map(|link| format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"));
+    let read = paths.filter_map(|path| Some((path.clone(), fs::read_to_string(&path).ok()?)));
+    Ok(read
+        .filter(|(_, value)| value.trim() == "1")
+        .map(|(path, value)| (path, value.trim().to_owned(), "2"))
+        .collect())
 }
 
 #[cfg(test)]

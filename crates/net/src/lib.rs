@@ -26,6 +26,7 @@
 //! [`Network::listen_metadata`]), or IPv6: guests have none.
 
 mod advertisement;
+mod apply;
 mod arp;
 mod check;
 mod command;
@@ -34,6 +35,8 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod dns;
 mod error;
+pub mod flow;
+mod gateway;
 mod host;
 mod layout;
 pub mod names;
@@ -46,23 +49,24 @@ mod resolver;
 pub mod rules;
 pub mod ruleset;
 mod services;
+pub mod surroundings;
 mod system;
+mod tables;
 mod view;
+mod vpc;
 
+use apply::State;
 use base::Ipv4Cidr;
-use base::network::{Plan, Vpc};
+use base::network::{Holder, Plan, Vpc};
 pub use error::Error;
 use host::Host;
-use layout::Layout;
-use ruleset::{Before, Ruleset};
-use services::{Door, Services, Sockets};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use services::Services;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::{fs, io};
-use view::View;
 
 /// Where and under which names the network lives.
 #[derive(Clone, Debug)]
@@ -77,6 +81,9 @@ pub struct Config {
     pub upstream_dns: Vec<SocketAddr>,
     /// Directory for what must be undone by [`Network::destroy_all`].
     pub state_dir: PathBuf,
+    /// Name of the namespace that is the node's own, as `ip netns` shows it; that of the process
+    /// unless told. For several nodes on one machine, each with a prefix of its own.
+    pub home: Option<String>,
 }
 
 impl Config {
@@ -88,6 +95,15 @@ impl Config {
             name_prefix: "gureum".into(),
             upstream_dns: nameservers(&resolvers),
             state_dir,
+            home: None,
+        }
+    }
+
+    /// Runs `work` where the node's own network is.
+    fn at_home<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+        match &self.home {
+            Some(name) => namespace::within(name, work),
+            None => work(),
         }
     }
 
@@ -140,33 +156,13 @@ struct Inner {
 
 type Directory = Arc<BTreeMap<String, Arc<Vpc>>>;
 
-#[derive(Debug)]
-struct State {
-    host: Host,
-    vpcs: BTreeMap<String, Applied>,
-    /// Apart from `vpcs`: servers go on while a VPC is being repaired.
-    doors: BTreeMap<String, Door>,
-}
-
-/// A VPC as it stands in the kernel.
-#[derive(Debug)]
-struct Applied {
-    vpc: Arc<Vpc>,
-    ruleset: Ruleset,
-    layout: Layout,
-}
-
 impl Network {
     /// Checks privileges and tools and starts the thread that answers DHCP and DNS.
     pub fn start(config: Config) -> Result<Network, Error> {
         config.check()?;
         privilege::check()?;
-        let services = Services::start(&config.upstream_dns)?;
-        let state = State {
-            host: Host::new(config.clone()),
-            vpcs: BTreeMap::new(),
-            doors: BTreeMap::new(),
-        };
+        let services = config.at_home(|| Services::start(&config.upstream_dns))?;
+        let state = State::new(config.clone());
         let inner =
             Inner { config, services, state: Mutex::new(state), directory: RwLock::default() };
         Ok(Network { inner: Arc::new(inner) })
@@ -195,133 +191,25 @@ impl Network {
     /// cannot be had does not keep the others from theirs; the first error is returned.
     pub fn apply(&self, plan: &Plan) -> Result<(), Error> {
         check::plan(plan, &self.inner.config.public_pool)?;
-        let mut state = self.state();
-        state.host.prepare()?;
-        let mut result = self.remove_surplus(plan, &mut state);
-        for vpc in &plan.vpcs {
-            // A namespace that somebody removed is not the one that we knew.
-            let number = namespace::number(&self.namespace(&vpc.id)).ok();
-            let stands = state.doors.get(&vpc.id).is_some_and(|door| Some(door.space) == number);
-            let before = state.vpcs.remove(&vpc.id).filter(|_| stands);
-            if before.as_ref().is_some_and(|applied| *applied.vpc == *vpc) {
-                state.vpcs.extend(before.map(|applied| (vpc.id.clone(), applied)));
-                continue;
-            }
-            match self.apply_vpc(&mut state, before, vpc) {
-                Ok(applied) => {
-                    state.vpcs.insert(vpc.id.clone(), applied);
-                }
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        self.publish(plan, &state);
-        result.and(self.route(plan, &mut state.host))
+        self.inner.config.at_home(|| {
+            let mut state = self.state();
+            let result = state.apply(plan, &self.inner.config, &self.inner.services);
+            self.publish(plan, &state);
+            result.and(state.host.route(plan))
+        })
     }
 
     /// A VPC that could not be changed is still what it was.
     fn publish(&self, plan: &Plan, state: &State) {
         let old = self.directory();
         let current = plan.vpcs.iter().filter_map(|vpc| {
-            let applied = state.vpcs.get(&vpc.id).map(|applied| &applied.vpc);
+            let applied = state.vpc(&vpc.id);
             Some((vpc.id.clone(), applied.or_else(|| old.get(&vpc.id))?.clone()))
         });
         let directory = Arc::new(current.collect::<BTreeMap<_, _>>());
         let vpcs = directory.values().map(|vpc| &**vpc);
         self.inner.services.publish(dns::Elsewhere::new(vpcs, &plan.peerings));
         *self.inner.directory.write().unwrap_or_else(PoisonError::into_inner) = directory;
-    }
-
-    fn route(&self, plan: &Plan, host: &mut Host) -> Result<(), Error> {
-        let links = system::links().map_err(Error::io("list links"))?;
-        let routes = plan.vpcs.iter().flat_map(|vpc| {
-            let link = names::host_link(&self.inner.config.name_prefix, &vpc.id);
-            // A VPC that could not even be made has none.
-            let public = vpc.interfaces.iter().filter(|_| links.contains_key(&link));
-            let public = public.filter_map(|interface| interface.public_ip).collect::<Vec<_>>();
-            public.into_iter().map(move |address| (address, link.clone()))
-        });
-        host.route(routes.collect())
-    }
-
-    fn remove_surplus(&self, plan: &Plan, state: &mut State) -> Result<(), Error> {
-        let wanted: BTreeSet<String> =
-            plan.vpcs.iter().map(|vpc| self.namespace(&vpc.id)).collect();
-        state.vpcs.retain(|id, _| wanted.contains(&self.namespace(id)));
-        state.doors.retain(|id, _| wanted.contains(&self.namespace(id)));
-        let mut result = Ok(());
-        for space in namespace::list(&self.inner.config.name_prefix)? {
-            if !wanted.contains(&space) {
-                result = result.and(namespace::remove(&space));
-                state.host.forget_routes();
-            }
-        }
-        result
-    }
-
-    fn apply_vpc(
-        &self,
-        state: &mut State,
-        before: Option<Applied>,
-        vpc: &Vpc,
-    ) -> Result<Applied, Error> {
-        let space = self.namespace(&vpc.id);
-        if before.is_none() {
-            namespace::create(&space)?;
-            namespace::within(&space, || set(&SETTINGS))?;
-            state.host.connect(&vpc.id)?;
-            // A new link has none of the old one's.
-            state.host.forget_routes();
-        }
-        let number = namespace::number(&space)?;
-        let open = state.doors.get(&vpc.id).is_some_and(|door| door.space == number);
-        let (ruleset, layout) = (rules::compile(vpc), layout::wanted(vpc));
-        let (links, sockets) = namespace::within(&space, || {
-            let fresh = before.is_none();
-            let current = match &before {
-                Some(applied) => {
-                    command::nft_batch(&ruleset.batch(Before::Known(&applied.ruleset)))?;
-                    applied.layout.clone()
-                }
-                None => {
-                    let listing = command::nft(&["-j", "-t", "list", "ruleset"])?;
-                    let found = ruleset::parse_found(&listing).map_err(|error| Error::Tool {
-                        command: "nft -j -t list ruleset".into(),
-                        message: format!("answered with text that is not JSON: {error}"),
-                    })?;
-                    command::nft_batch(&ruleset.batch(Before::Found(&found)))?;
-                    set(&TRACKING)?;
-                    Layout::read()?
-                }
-            };
-            command::ip_batch(None, &current.surplus(&layout))?;
-            for tap in &layout.taps {
-                let made = !current.taps.contains(tap);
-                if made {
-                    system::open_tap(tap, true).map_err(Error::io(format!("make {tap}")))?;
-                }
-                if made || fresh {
-                    // At once; the kernel's default is a random time below 0.8 s, and namespaces
-                    // have no default of their own to change.
-                    set(&[(&format!("ipv4/neigh/{tap}/proxy_delay"), "0")])?;
-                }
-            }
-            command::ip_batch(None, &current.changes(&layout, fresh))?;
-            if let Some(before) = &before {
-                conntrack::forget(&moved(&before.vpc, vpc))?;
-            }
-            let links = system::links().map_err(Error::io("list links"))?;
-            let sockets = if open { None } else { Some(Sockets::bind(vpc)?) };
-            Ok((links, sockets))
-        })?;
-        let view = View::new(vpc, self.inner.config.public_pool, &links, 1500);
-        if let Some(sockets) = sockets {
-            let door = self.inner.services.open(number, sockets, view);
-            let door = door.map_err(Error::io(format!("serve DHCP and DNS in {}", vpc.id)))?;
-            state.doors.insert(vpc.id.clone(), door);
-        } else if let Some(door) = state.doors.get(&vpc.id) {
-            door.show(view);
-        }
-        Ok(Applied { vpc: Arc::new(vpc.clone()), ruleset, layout })
     }
 
     /// A descriptor of the interface's tap for QEMU: `-netdev tap,fd=N,vhost=off`.
@@ -331,7 +219,10 @@ impl Network {
     pub fn open_tap(&self, vpc_id: &str, interface_id: &str) -> Result<OwnedFd, Error> {
         let tap = names::tap(interface_id);
         let vpc = self.find(vpc_id)?;
-        if !vpc.interfaces.iter().any(|interface| interface.id == interface_id) {
+        let mut machines = vpc.interfaces.iter().filter(|interface| {
+            interface.node.is_none() && matches!(interface.holder, Holder::Machine(_))
+        });
+        if !machines.any(|interface| interface.id == interface_id) {
             return Err(Error::NotInPlan(format!("{interface_id} of {vpc_id}")));
         }
         namespace::within(&self.namespace(vpc_id), || {
@@ -355,6 +246,33 @@ impl Network {
         namespace::within(&self.namespace(vpc_id), || {
             TcpListener::bind((names::METADATA, 80))
                 .map_err(Error::io(format!("listen on {}:80 in {vpc_id}", names::METADATA)))
+        })
+    }
+
+    /// A listener on an address that the VPC's namespace has for a service: of an interface
+    /// endpoint, of a gateway endpoint.
+    ///
+    /// Like [`Network::listen_metadata`]; groups and ACLs judge who may call.
+    pub fn listen_service(
+        &self,
+        vpc_id: &str,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<TcpListener, Error> {
+        let vpc = self.find(vpc_id)?;
+        let of_interface = vpc.interfaces.iter().any(|interface| {
+            matches!(interface.holder, Holder::Endpoint(_)) && interface.has(address)
+        });
+        let of_gateway = vpc
+            .gateway_endpoints
+            .iter()
+            .any(|endpoint| endpoint.addresses.iter().any(|own| IpAddr::from(*own) == address));
+        if !(of_interface || of_gateway) {
+            return Err(Error::NotInPlan(format!("the service at {address} in {vpc_id}")));
+        }
+        namespace::within(&self.namespace(vpc_id), || {
+            TcpListener::bind((address, port))
+                .map_err(Error::io(format!("listen on {address}:{port} in {vpc_id}")))
         })
     }
 
@@ -388,62 +306,8 @@ impl Network {
     pub fn destroy_all(config: Config) -> Result<(), Error> {
         config.check()?;
         privilege::check()?;
-        Host::new(config).destroy()
+        config.at_home(|| Host::new(config.clone()).destroy())
     }
-}
-
-/// Addresses, private and public, that an interface had and has no more.
-fn moved(before: &Vpc, now: &Vpc) -> BTreeSet<Ipv4Addr> {
-    let pairs = |vpc: &Vpc| -> BTreeSet<(Ipv4Addr, String)> {
-        let interfaces = vpc.interfaces.iter();
-        interfaces
-            .flat_map(|interface| {
-                let owner = interface.id.clone();
-                let addresses = [Some(interface.private_ip), interface.public_ip];
-                addresses.into_iter().flatten().map(move |address| (address, owner.clone()))
-            })
-            .collect()
-    };
-    pairs(before).difference(&pairs(now)).map(|(address, _)| *address).collect()
-}
-
-/// Made before the namespace has links, which inherit them.
-const SETTINGS: [(&str, &str); 11] = [
-    ("ipv4/ip_forward", "1"),
-    // The namespace answers for everybody who has an address.
-    ("ipv4/conf/default/proxy_arp", "1"),
-    // Sources are checked by the guard, which knows more.
-    ("ipv4/conf/all/rp_filter", "0"),
-    ("ipv4/conf/default/rp_filter", "0"),
-    ("ipv4/conf/all/send_redirects", "0"),
-    ("ipv4/conf/default/send_redirects", "0"),
-    ("ipv4/conf/all/accept_redirects", "0"),
-    ("ipv4/conf/default/accept_redirects", "0"),
-    ("ipv4/conf/all/accept_source_route", "0"),
-    ("ipv6/conf/all/disable_ipv6", "1"),
-    ("ipv6/conf/default/disable_ipv6", "1"),
-];
-
-/// ConnectionTrackingSpecification's defaults, and 600 s for what has no ports. They exist once the
-/// first rule has brought connection tracking.
-const TRACKING: [(&str, &str); 4] = [
-    ("netfilter/nf_conntrack_tcp_timeout_established", "432000"),
-    ("netfilter/nf_conntrack_udp_timeout", "30"),
-    ("netfilter/nf_conntrack_udp_timeout_stream", "180"),
-    ("netfilter/nf_conntrack_generic_timeout", "600"),
-];
-
-/// Writes settings of the namespace in which the caller's thread stands.
-fn set(settings: &[(&str, &str)]) -> Result<(), Error> {
-    for (name, value) in settings {
-        let path = format!("/proc/sys/net/{name}");
-        match fs::write(&path, value) {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => result.map_err(Error::io(format!("set {path}")))?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(crate) fn remove(name: &str) -> Result<(), Error> {
     if let Ok(links) = within(name, || system::links().map_err(Error::io("list links"))) {
         let lines: Vec<String> = links
             .keys()
-            .filter(|link| *link == crate::names::UPLINK || link.starts_with("tap"))
+            .filter(|link| crate::layout::is_ours(link))
             .map(|link| format!("link delete {link}"))
             .collect();
         command::ip_batch(Some(name), &lines)?;

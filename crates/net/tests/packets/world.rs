@@ -2,7 +2,10 @@
 
 use crate::guest::Guest;
 use base::Ipv4Cidr;
-use base::network::{Holder, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{
+    AclRule, Holder, Interface, NetworkAcl, Peer, Plan, Protocol, Route, RouteTable, Rule,
+    SecurityGroup, Subnet, Target, Vpc,
+};
 use net::{Config, Network};
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -121,11 +124,40 @@ pub fn vpc(id: &str) -> Vpc {
         id: id.into(),
         region: "us-east-1".into(),
         cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-        subnets: vec![Subnet::new("subnet-1", "172.31.0.0/20".parse().unwrap())],
-        interfaces: Vec::new(),
-        groups: Vec::new(),
+        internet_gateway: true,
+        subnets: vec![subnet("subnet-1", "172.31.0.0/20", "rtb-1")],
+        route_tables: vec![table("rtb-1", &[("0.0.0.0/0", Target::InternetGateway)])],
+        network_acls: vec![open_acl()],
         ..Vpc::default()
     }
+}
+
+/// A subnet whose ACL lets everything pass.
+pub fn subnet(id: &str, cidr: &str, route_table: &str) -> Subnet {
+    Subnet {
+        route_table: route_table.into(),
+        network_acl: "acl-1".into(),
+        ..Subnet::new(id, cidr.parse().unwrap())
+    }
+}
+
+pub fn table(id: &str, routes: &[(&str, Target)]) -> RouteTable {
+    let routes = routes.iter().map(|(destination, target)| Route {
+        destination: destination.parse().unwrap(),
+        target: target.clone(),
+    });
+    RouteTable { id: id.into(), routes: routes.collect() }
+}
+
+/// The default ACL of a VPC.
+pub fn open_acl() -> NetworkAcl {
+    let rules = [("0.0.0.0/0", 100), ("::/0", 101)].map(|(cidr, number)| AclRule {
+        number,
+        allow: true,
+        protocol: Protocol::All,
+        cidr: cidr.parse().unwrap(),
+    });
+    NetworkAcl { id: "acl-1".into(), ingress: rules.to_vec(), egress: rules.to_vec() }
 }
 
 pub fn anywhere() -> Peer {
