@@ -11,7 +11,7 @@
 //! The signals are those that busybox' poweroff, reboot and halt send to init.
 
 use crate::input::Buttons;
-use crate::{disks, network, sys, user_data};
+use crate::{dhcp6, disks, network, sys, user_data};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -71,6 +71,8 @@ pub(crate) fn run() -> ! {
             finish(End::PowerOff)
         }
     };
+    // Before interfaces come up, since it listens to what routers say then.
+    start("IPv6", dhcp6::run);
     let mut children = Children { network: start("network", network::run), ..Children::default() };
     let mut buttons = Buttons::open();
     let end = loop {

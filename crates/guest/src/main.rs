@@ -10,6 +10,7 @@
 //!           /sbin/init                 [init]    mount, fork the steps below, reap, restart sshd,
 //!              │                                 power button and signals ─► orderly shutdown
 //!              ├─ network  [network]   DHCP ─► IMDS: instance id, name, key ─► host keys, disk links
+//!              ├─ IPv6     [dhcp6]     router advertisement ─► DHCPv6 address
 //!              ├─ dropbear             as soon as network is done
 //!              ├─ user data [user_data] once per instance id
 //!              ├─ disks    [disks]     links the names of disks that come and go
@@ -22,6 +23,7 @@
 
 mod applets;
 mod dhcp;
+mod dhcp6;
 mod disks;
 mod imds;
 mod init;

@@ -119,6 +119,8 @@ fn configure(interface: &str, primary: bool) -> Option<Lease> {
 }
 
 fn lease(interface: &str, primary: bool) -> io::Result<Lease> {
+    // Nobody else has an address that the region gave: IPv6 need not ask around for a second.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/dad_transmits"), "0");
     sys::interface_up(interface)?;
     let (index, hardware) = sys::interface_identity(interface)?;
     let socket = PacketSocket::open(index)?;

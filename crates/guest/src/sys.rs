@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -366,6 +366,73 @@ pub(crate) fn interface_identity(interface: &str) -> io::Result<(i32, [u8; 6])> 
         *to = from as u8;
     }
     Ok((index, hardware))
+}
+
+/// The name of an interface.
+pub(crate) fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0; libc::IFNAMSIZ];
+    // SAFETY: if_indextoname writes at most IFNAMSIZ bytes with the zero at their end.
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr()) }.is_null() {
+        return None;
+    }
+    let bytes = name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8);
+    String::from_utf8(bytes.collect()).ok()
+}
+
+/// Gives an interface an IPv6 address, or takes it; what is so already is not an error.
+pub(crate) fn set_interface_address6(index: u32, address: Ipv6Addr, add: bool) -> io::Result<()> {
+    /// in6_ifreq of the kernel.
+    #[repr(C)]
+    struct Request {
+        address: [u8; 16],
+        length: u32,
+        index: i32,
+    }
+    let mut request = Request { address: address.octets(), length: 128, index: index as i32 };
+    // SAFETY: plain integers.
+    let socket =
+        check(unsafe { libc::socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: socket just returned the descriptor and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    /// Not in the libc crate.
+    const SIOCDIFADDR: libc::c_ulong = 0x8936;
+    let what = if add { libc::SIOCSIFADDR as libc::c_ulong } else { SIOCDIFADDR };
+    // SAFETY: on an IPv6 socket both requests read one in6_ifreq.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) };
+    match check(result) {
+        Err(error)
+            if ![libc::EEXIST, libc::EADDRNOTAVAIL]
+                .contains(&error.raw_os_error().unwrap_or_default()) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A socket that hears ICMPv6 messages of type `heard` on all interfaces.
+pub(crate) fn icmpv6_socket(heard: u8) -> io::Result<UdpSocket> {
+    const ICMP6_FILTER: libc::c_int = 1;
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: plain integers.
+    let socket = check(unsafe { libc::socket(libc::AF_INET6, kind, libc::IPPROTO_ICMPV6) })?;
+    // SAFETY: socket just returned the descriptor and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // One bit a type; those that are set are kept away.
+    let mut filter = [u32::MAX; 8];
+    filter[usize::from(heard / 32)] &= !(1 << (heard % 32));
+    // SAFETY: the pointer and the length describe `filter`.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_ICMPV6,
+            ICMP6_FILTER,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    })?;
+    // To read from it is like reading datagrams.
+    Ok(socket.into())
 }
 
 /// A socket that hears what devices come and go, as the kernel says it (netlink, kobject uevents).
