@@ -62,24 +62,33 @@ pub(super) fn memory_per_machine(tools: &Tools) -> Result<f64> {
     Ok((region.resident_mib()? - before).max(0.0) / f64::from(MORE))
 }
 
-/// TCP throughput between two namespaces through our rules, to the same path without.
-pub(super) fn throughput(_: &Tools) -> Result<f64> {
+/// A row of the network, between namespaces; `plan` is the control plane's part and the node's.
+pub(super) fn network(row: &str) -> Result<f64> {
     if !setup::is_root() {
         bail!("namespaces need root");
     }
-    let output = Command::new("cargo")
-        .args(["run", "-q", "--release", "-p", "net", "--example", "throughput"])
-        .current_dir(setup::root())
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let example = ["run", "-q", "--release", "-p", "net", "--example", "network", "--", row];
+    let node = last_number(Command::new("cargo").args(example))?;
+    if row != "plan" {
+        return Ok(node);
+    }
+    let test =
+        ["test", "-q", "--release", "-p", "ec2", "--lib", "the_time_that_a_large_plan_takes"];
+    let arguments = ["--", "--ignored", "--nocapture"];
+    Ok(node + last_number(Command::new("cargo").args(test).args(arguments))?)
+}
+
+/// The number at the end of the last line that ends in one.
+fn last_number(command: &mut Command) -> Result<f64> {
+    let output = command.current_dir(setup::root()).output()?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         let last = error.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
-        bail!("the throughput example failed: {last}");
+        bail!("the measurement failed: {last}");
     }
-    let last = text.lines().rev().find(|l| !l.trim().is_empty()).context("it printed nothing")?;
-    let number = last.split_whitespace().rev().find_map(|word| word.parse().ok());
-    number.with_context(|| format!("no number in {last:?}"))
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers = text.lines().rev().filter_map(|l| l.split_whitespace().next_back()?.parse().ok());
+    numbers.take(1).next().with_context(|| format!("no number in {text:?}"))
 }
 
 /// A region with real machines; it is taken down when this is dropped.
