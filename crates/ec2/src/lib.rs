@@ -17,6 +17,8 @@ pub mod recycle_bin;
 pub mod region;
 
 mod account;
+mod elastic_address;
+mod dhcp_options;
 mod encryption;
 mod flow_log;
 mod instance;
@@ -29,6 +31,7 @@ mod key_pair;
 mod launch;
 mod lookup;
 mod machine_plan;
+mod network_acl;
 mod network_plan;
 mod prefix_list;
 mod route_table;
@@ -39,6 +42,7 @@ mod subnet;
 mod tag;
 #[cfg(test)]
 mod testing;
+mod transit_gateway;
 mod volume;
 mod volume_reconciler;
 mod vpc;
@@ -63,6 +67,7 @@ pub const RECONCILERS: &[service::reconcile::Reconciler] = &[
     volume_reconciler::RECONCILER,
     snapshot_reconciler::RECONCILER,
     image::reconciler::RECONCILER,
+    transit_gateway::reconciler::RECONCILER,
     vpc_peering::RECONCILER,
 ];
 
@@ -82,6 +87,8 @@ fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
 pub fn operations() -> Vec<&'static Operation> {
     let tables: &[&'static [Operation]] = &[
         account::OPERATIONS,
+        dhcp_options::OPERATIONS,
+        elastic_address::OPERATIONS,
         encryption::OPERATIONS,
         flow_log::OPERATIONS,
         instance::OPERATIONS,
@@ -91,6 +98,7 @@ pub fn operations() -> Vec<&'static Operation> {
         key_pair::OPERATIONS,
         launch::OPERATIONS,
         prefix_list::OPERATIONS,
+        network_acl::OPERATIONS,
         region::OPERATIONS,
         route_table::OPERATIONS,
         security_group::OPERATIONS,
@@ -101,6 +109,7 @@ pub fn operations() -> Vec<&'static Operation> {
         vpc_peering::OPERATIONS,
     ];
     let tables = tables.iter().chain(image::OPERATIONS).chain(snapshot::OPERATIONS);
+    let tables = tables.chain(&transit_gateway::OPERATIONS);
     tables.flat_map(|table| table.iter()).collect()
 }
 

@@ -117,6 +117,11 @@ pub mod key {
         format!("/{region}/{PRIVATE_ADDRESS}/{account}/{vpc_id}/{address}")
     }
 
+    /// Claims an IPv6 block of a VPC, for all regions and accounts of this cloud.
+    pub fn ipv6_block(block: base::Ipv6Cidr) -> String {
+        format!("/ipv6-block/{block}")
+    }
+
     /// Claims a public address, for all regions and accounts of this cloud.
     pub fn public_address(address: std::net::Ipv4Addr) -> String {
         format!("/public-address/{address}")
@@ -355,10 +360,10 @@ pub struct Instance {
 /// What an instance's description is made of beside its record.
 #[derive(Debug)]
 pub struct Shown {
-    /// The primary interface, in the version that was shown.
-    pub interface: Option<Arc<Interface>>,
-    /// Ids and names of the interface's groups.
-    pub groups: Vec<model::ec2::GroupIdentifier>,
+    /// The interfaces, the primary one first, in the versions that were shown.
+    pub interfaces: Vec<Arc<Interface>>,
+    /// Ids and names of each interface's groups.
+    pub groups: Vec<Vec<model::ec2::GroupIdentifier>>,
     /// Name of the public address.
     pub public_dns_name: String,
 }
@@ -503,6 +508,9 @@ pub struct InterfaceAttachment {
     /// How far. A launch's interfaces are `Attached` from the start.
     #[serde(default, skip_serializing_if = "is_default")]
     pub state: AttachmentState,
+    /// Detached with Force: it is taken away although the guest does not let go.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub forced: bool,
 }
 
 /// A volume. What is shown is [`VolumeState`], `in-use` while there are attachments.

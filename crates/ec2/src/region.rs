@@ -207,32 +207,43 @@ pub fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
     if call.snapshot().get(&marker).is_some() {
         return Ok(());
     }
+    let default_dhcp_options_id = stage_default_dhcp_options(call);
+    stage_default_vpc(call, &default_dhcp_options_id)?;
+    call.put(&marker, Marker { v: 1, default_dhcp_options_id });
+    Ok(())
+}
+
+/// The DHCP options that new VPCs have. They are made anew when they were deleted.
+///
+/// # Errors
+/// Internal, when the region was not set up.
+pub(crate) fn default_dhcp_options_id(call: &mut Call<'_>) -> Result<String, Error> {
+    let at = marker_key(call.region, call.account());
+    let marker = call.get::<Marker>(&at)?;
+    let marker = marker.ok_or_else(|| Error::internal("a region that was not set up"))?;
+    let id = marker.default_dhcp_options_id.clone();
+    let options = key::of(call.region, key::DHCP_OPTIONS, call.account(), &id);
+    if call.exists(&options) {
+        return Ok(id);
+    }
+    let id = stage_default_dhcp_options(call);
+    call.put(&at, Marker { default_dhcp_options_id: id.clone(), ..Marker::clone(&marker) });
+    Ok(id)
+}
+
+fn stage_default_dhcp_options(call: &mut Call<'_>) -> String {
+    let id = call.new_id("dopt");
     let options = DhcpOptions {
         v: 1,
-        id: call.new_id("dopt"),
+        id: id.clone(),
         options: BTreeMap::from([
             ("domain-name".to_owned(), vec![interface::private_domain(call.region)]),
             ("domain-name-servers".to_owned(), vec!["AmazonProvidedDNS".to_owned()]),
         ]),
         tags: Tags::new(),
     };
-    let default_dhcp_options_id = options.id.clone();
-    let at = key::of(call.region, key::DHCP_OPTIONS, call.account(), &options.id);
-    call.put(&at, options);
-    stage_default_vpc(call, &default_dhcp_options_id)?;
-    call.put(&marker, Marker { v: 1, default_dhcp_options_id });
-    Ok(())
-}
-
-/// The DHCP options that new VPCs have.
-#[expect(dead_code, reason = "CreateVpc")]
-///
-/// # Errors
-/// Internal, when the region was not set up.
-pub(crate) fn default_dhcp_options_id(call: &Call<'_>) -> Result<String, Error> {
-    let marker = call.peek::<Marker>(&marker_key(call.region, call.account()))?;
-    let marker = marker.ok_or_else(|| Error::internal("a region that was not set up"))?;
-    Ok(marker.default_dhcp_options_id.clone())
+    call.put(&key::of(call.region, key::DHCP_OPTIONS, call.account(), &id), options);
+    id
 }
 
 /// Stages a default VPC with all its parts: internet gateway, the route to it, a subnet in each zone

@@ -15,25 +15,8 @@ mod describe;
 mod reference;
 mod rule;
 
-// TEMPORARY until crate::prefix_list is there.
-mod prefix_list {
-    use crate::record::{PrefixList, key};
-    use service::{Call, Error};
-    use std::sync::Arc;
-
-    pub(super) fn find(call: &mut Call<'_>, id: &str) -> Result<Arc<PrefixList>, Error> {
-        let at = key::of(call.region, key::PREFIX_LIST, call.account(), id);
-        call.get(&at)?.ok_or_else(|| {
-            Error::client(
-                "InvalidPrefixListID.NotFound",
-                format!("The prefix list ID '{id}' does not exist"),
-            )
-        })
-    }
-}
-
 use crate::record::{Interface, SecurityGroup, Tags, VpcEndpoint, key};
-use crate::{region, tag, vpc};
+use crate::{record, region, tag, vpc};
 use model::ec2::{self as api, op};
 use service::{Call, Error, Operation, operation};
 use std::sync::Arc;
@@ -346,6 +329,38 @@ pub(crate) fn put_default(call: &mut Call<'_>, vpc_id: &str, id: &str) {
         call.put(&claim, group.id.clone());
     }
     call.put(&key_of(call, id), group);
+}
+
+/// Removes the group that a VPC was made with, with its VPC.
+pub(crate) fn delete_default(call: &mut Call<'_>, vpc_id: &str, id: &str) {
+    for claim in name_claims(call, vpc_id, "default") {
+        call.delete(&claim);
+    }
+    call.delete(&key_of(call, id));
+}
+
+/// Lets a default group that is open to everywhere by IPv4 be so by IPv6 too: its VPC has got its
+/// first IPv6 block (VPC User Guide, "Default security groups").
+pub(crate) fn open_for_ipv6(call: &mut Call<'_>, id: &str) -> Result<(), Error> {
+    let Some(found) = call.get::<SecurityGroup>(&key_of(call, id))? else { return Ok(()) };
+    let is_open = |rule: &record::SecurityGroupRule| match &rule.peer {
+        record::RulePeer::Ipv4(cidr) => rule.egress && rule.protocol == "-1" && cidr.length() == 0,
+        _ => false,
+    };
+    if !found.rules.iter().filter(|rule| rule.egress).all(is_open) {
+        return Ok(());
+    }
+    let Some(open) = found.rules.iter().find(|rule| is_open(rule)) else { return Ok(()) };
+    let everywhere = base::Ipv6Cidr::containing(std::net::Ipv6Addr::UNSPECIFIED, 0);
+    let rule = record::SecurityGroupRule {
+        id: call.new_id("sgr"),
+        peer: record::RulePeer::Ipv6(everywhere),
+        ..open.clone()
+    };
+    let mut group = SecurityGroup::clone(&found);
+    group.rules.push(rule);
+    call.put(&key_of(call, id), group);
+    Ok(())
 }
 
 fn delete_security_group(
