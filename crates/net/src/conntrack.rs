@@ -3,7 +3,7 @@
 
 use crate::{Error, system};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 const SUBSYSTEM: u16 = 1 << 8;
@@ -17,13 +17,15 @@ const DUMP: u16 = 0x300;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
+const ZONE: u16 = 18;
 const TYPE: u16 = 0x3fff;
 
 /// Netlink header and nfgenmsg.
 const HEADER: usize = 20;
 
-/// Forgets every connection of the caller's namespace in which one of the addresses takes part.
-pub(crate) fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+/// Forgets every connection of the caller's namespace, in whatever zone, in which one of the
+/// addresses takes part.
+pub(crate) fn forget(addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
     if addresses.is_empty() {
         return Ok(());
     }
@@ -37,7 +39,7 @@ pub(crate) fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
             rustix::net::sockopt::Timeout::Recv,
             Some(timeout),
         )?;
-        rustix::io::write(&socket, &message(GET, REQUEST | DUMP, &[]))?;
+        rustix::io::write(&socket, &message(GET, REQUEST | DUMP, Family::Any, &[]))?;
         let mut doomed = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         'dump: loop {
@@ -49,29 +51,37 @@ pub(crate) fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
                 doomed.extend(tuple_of(body, addresses));
             }
         }
-        for tuple in doomed {
+        for (family, tuple) in doomed {
             // No answer is asked for: the connection may have ended by itself.
-            rustix::io::write(&socket, &message(DELETE, REQUEST, &tuple))?;
+            rustix::io::write(&socket, &message(DELETE, REQUEST, family, &tuple))?;
         }
         Ok(())
     };
     work().map_err(|error| Error::io("forget connections")(error.into()))
 }
 
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+/// As netfilter numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Any = 0,
+    Four = 2,
+    Six = 10,
+}
+
+fn message(kind: u16, flags: u16, family: Family, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + attributes.len()).unwrap_or(0);
     let mut bytes = Vec::with_capacity(HEADER + attributes.len());
     bytes.extend(length.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
-    // AF_INET, version 0, no resource.
-    bytes.extend([2, 0, 0, 0]);
+    // Version 0, no resource.
+    bytes.extend([family as u8, 0, 0, 0]);
     bytes.extend(attributes);
     bytes
 }
 
-fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+pub(crate) fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut list = Vec::new();
     while let Some(head) = bytes.get(..8) {
         let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]);
@@ -85,7 +95,7 @@ fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
 }
 
 /// Attributes: type without flags, the whole attribute, its value.
-fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8], &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8], &[u8])> {
     let mut list = Vec::new();
     while let Some(head) = bytes.get(..4) {
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
@@ -98,20 +108,29 @@ fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8], &[u8])> {
     list
 }
 
-/// The original tuple of a connection in which one of the addresses takes part, before or after
-/// translation.
-fn tuple_of(body: &[u8], addresses: &BTreeSet<Ipv4Addr>) -> Option<Vec<u8>> {
+/// The original tuple and the zone of a connection in which one of the addresses takes part, before
+/// or after translation.
+fn tuple_of(body: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<(Family, Vec<u8>)> {
     let list = attributes(body);
-    let takes_part = list
+    let ends: Vec<IpAddr> = list
         .iter()
         .filter(|(kind, ..)| matches!(*kind, TUPLE_ORIG | TUPLE_REPLY))
         .flat_map(|(_, _, tuple)| attributes(tuple))
         .filter(|(kind, ..)| *kind == TUPLE_IP)
         .flat_map(|(_, _, ip)| attributes(ip))
-        .filter_map(|(_, _, value)| <[u8; 4]>::try_from(value).ok())
-        .any(|octets| addresses.contains(&Ipv4Addr::from(octets)));
+        .filter_map(|(_, _, value)| address(value))
+        .collect();
     let original = list.iter().find(|(kind, ..)| *kind == TUPLE_ORIG)?;
-    takes_part.then(|| original.1.to_vec())
+    let zone = list.iter().find(|(kind, ..)| *kind == ZONE).map(|zone| zone.1);
+    let family = if ends.iter().any(IpAddr::is_ipv6) { Family::Six } else { Family::Four };
+    let takes_part = ends.iter().any(|end| addresses.contains(end));
+    takes_part.then(|| (family, [original.1, zone.unwrap_or_default()].concat()))
+}
+
+fn address(value: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(value).map(|octets| Ipv4Addr::from(octets).into());
+    let six = <[u8; 16]>::try_from(value).map(|octets| Ipv6Addr::from(octets).into());
+    four.or(six).ok()
 }
 
 #[cfg(test)]
@@ -136,10 +155,20 @@ mod tests {
             [original.clone(), attribute(0x8002, &ip([172, 31, 0, 5], [10, 0, 0, 1]))].concat();
         let find = |text: &str| tuple_of(&body, &BTreeSet::from([text.parse().unwrap()]));
         for address in ["10.0.0.1", "203.0.113.7", "172.31.0.5"] {
-            assert_eq!(find(address), Some(original.clone()), "{address}");
+            assert_eq!(find(address), Some((Family::Four, original.clone())), "{address}");
         }
         assert_eq!(find("10.0.0.2"), None);
-        let packet = message(GET, 0, &body);
+        // The zone goes with it: the same tuple may be in several.
+        let zone = attribute(ZONE, &[0, 7]);
+        let zoned = [body.clone(), zone.clone()].concat();
+        let found = tuple_of(&zoned, &BTreeSet::from(["10.0.0.1".parse().unwrap()]));
+        assert_eq!(found, Some((Family::Four, [original, zone].concat())));
+        let six = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        let ip = [attribute(3, &six("2001:db8::1")), attribute(4, &six("2001:db8::2"))].concat();
+        let tuple = attribute(0x8001, &attribute(0x8001, &ip));
+        let found = tuple_of(&tuple, &BTreeSet::from(["2001:db8::2".parse().unwrap()]));
+        assert_eq!(found, Some((Family::Six, tuple)));
+        let packet = message(GET, 0, Family::Four, &body);
         assert_eq!(messages(&packet), [(GET, &body[..])]);
         for length in 0..packet.len() {
             messages(&packet[..length]);

@@ -42,8 +42,8 @@ pub struct Chain {
 /// A named set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
-    /// `ipv4_addr` or `ifname : verdict`; a colon makes it a map.
-    pub kind: &'static str,
+    /// Declaration: `type ipv4_addr;` or `type ifname : verdict;`; a colon makes it a map.
+    pub kind: String,
     /// Key to value; sets have empty values.
     pub elements: BTreeMap<String, String>,
 }
@@ -51,6 +51,11 @@ pub struct Set {
 impl Set {
     fn keyword(&self) -> &'static str {
         if self.kind.contains(':') { "map" } else { "set" }
+    }
+
+    /// Whether the kernel fills it: what it has counted must outlive a daemon.
+    fn is_dynamic(&self) -> bool {
+        self.kind.contains("dynamic")
     }
 }
 
@@ -117,7 +122,8 @@ impl Ruleset {
         // Maps hold references to chains: they go first.
         for wanted in ["map", "set", "chain"] {
             for Found { object, key, base_chain } in found.iter().filter(|f| f.object == wanted) {
-                if !(*base_chain && self.chains.contains_key(key)) {
+                let counts = self.sets.get(key).is_some_and(Set::is_dynamic);
+                if !(counts || *base_chain && self.chains.contains_key(key)) {
                     line(text, format_args!("delete {object} {}", target(key)));
                 }
             }
@@ -126,8 +132,8 @@ impl Ruleset {
 
     fn declare(&self, old: &Ruleset, text: &mut String) {
         for (key, set) in self.sets.iter().filter(|(key, _)| !old.sets.contains_key(*key)) {
-            let (keyword, kind) = (set.keyword(), set.kind);
-            line(text, format_args!("add {keyword} {} {{ type {kind}; }}", target(key)));
+            let (keyword, kind) = (set.keyword(), &set.kind);
+            line(text, format_args!("add {keyword} {} {{ {kind} }}", target(key)));
         }
         for (key, chain) in self.chains.iter().filter(|(key, _)| !old.chains.contains_key(*key)) {
             let target = target(key);

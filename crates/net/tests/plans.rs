@@ -1,11 +1,15 @@
 //! Replays tests/plans/net-*.txt: what a plan becomes in nft's language, and what a change changes.
 //!
-//! A script has one statement a line: `vpc`, `interface`, `group`, `ingress`, `egress`, `remove`;
+//! A script has one statement a line: `vpc`, `ipv6`, `interface`, `group`, `ingress`, `egress`, `list`,
+//! `acl`, `remove`;
 //! `apply` prints the batch, `apply quietly` does not. Lines that start with `|` are what the last
 //! statement printed. To accept a new output: GUREUM_UPDATE_PLANS=1 cargo test -p net --test plans
 
 use anyhow::{Context, Result, bail, ensure};
-use base::network::{Holder, Interface, Peer, Protocol, Rule, SecurityGroup, Subnet, Vpc};
+use base::network::{
+    AclRule, Holder, Interface, NetworkAcl, Peer, PrefixList, Protocol, Rule, SecurityGroup,
+    Subnet, Vpc,
+};
 use net::ruleset::{Before, Ruleset};
 use std::fs;
 use std::path::Path;
@@ -61,7 +65,7 @@ fn replay(script: &str) -> Result<String> {
             continue;
         }
         if let ["apply", rest @ ..] = &words[..] {
-            let wanted = net::rules::compile(&vpc);
+            let wanted = net::rules::compile(&vpc, &net::surroundings::Surroundings::default());
             let batch = wanted.batch(Before::Known(&applied));
             applied = wanted;
             if rest.is_empty() {
@@ -82,7 +86,29 @@ fn change(vpc: &mut Vpc, words: &[&str]) -> Result<()> {
         ["vpc", id, cidr, "subnet", subnet] => {
             vpc.id = (*id).into();
             vpc.cidrs = vec![cidr.parse()?];
-            vpc.subnets = vec![Subnet::new("subnet-1", subnet.parse()?)];
+            let mut subnet = Subnet::new("subnet-1", subnet.parse()?);
+            subnet.network_acl = "acl-1".into();
+            vpc.subnets = vec![subnet];
+            vpc.network_acls = vec![open_acl()?];
+        }
+        ["ipv6", block, subnet] => {
+            vpc.ipv6_cidrs = vec![block.parse()?];
+            vpc.subnets[0].ipv6_cidr = Some(subnet.parse()?);
+        }
+        ["list", id, cidrs @ ..] => {
+            vpc.prefix_lists.retain(|list| list.id != *id);
+            let cidrs = cidrs.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+            vpc.prefix_lists.push(PrefixList { id: (*id).into(), cidrs });
+        }
+        ["acl", direction, number, verdict @ ("allow" | "deny"), protocol @ .., cidr] => {
+            let acl = &mut vpc.network_acls[0];
+            let rules = if *direction == "in" { &mut acl.ingress } else { &mut acl.egress };
+            rules.push(AclRule {
+                number: number.parse()?,
+                allow: *verdict == "allow",
+                protocol: parse_protocol(protocol)?,
+                cidr: cidr.parse()?,
+            });
         }
         ["interface", id, address, options @ ..] => {
             let number: u8 = address.rsplit('.').next().unwrap_or_default().parse()?;
@@ -109,6 +135,11 @@ fn change(vpc: &mut Vpc, words: &[&str]) -> Result<()> {
                     Some(("groups", list)) => {
                         interface.groups = list.split(',').map(str::to_owned).collect();
                     }
+                    Some(("ipv6", list)) => {
+                        let list = list.split(',').map(str::parse);
+                        interface.ipv6 = list.collect::<Result<_, _>>()?;
+                    }
+                    Some(("prefix", cidr)) => interface.prefixes = vec![cidr.parse()?],
                     Some(("source-dest-check", "off")) => interface.source_dest_check = false,
                     _ => bail!("what is {option}?"),
                 }
@@ -124,9 +155,10 @@ fn change(vpc: &mut Vpc, words: &[&str]) -> Result<()> {
             let group = vpc.groups.last_mut().context("no group yet")?;
             let rules =
                 if *direction == "ingress" { &mut group.ingress } else { &mut group.egress };
-            let peer = match peer.strip_prefix("sg-") {
-                Some(_) => Peer::Group((*peer).into()),
-                None => Peer::Cidr(peer.parse()?),
+            let peer = match peer.split_once('-') {
+                Some(("sg", _)) => Peer::Group((*peer).into()),
+                Some(("pl", _)) => Peer::PrefixList((*peer).into()),
+                _ => Peer::Cidr(peer.parse()?),
             };
             rules.push(Rule { protocol: parse_protocol(protocol)?, peer });
         }
@@ -139,6 +171,15 @@ fn change(vpc: &mut Vpc, words: &[&str]) -> Result<()> {
         _ => bail!("not a statement"),
     }
     Ok(())
+}
+
+/// The default one: everything passes.
+fn open_acl() -> Result<NetworkAcl> {
+    let rule = |number, cidr: &str| -> Result<AclRule> {
+        Ok(AclRule { number, allow: true, protocol: Protocol::All, cidr: cidr.parse()? })
+    };
+    let rules = vec![rule(100, "0.0.0.0/0")?, rule(101, "::/0")?];
+    Ok(NetworkAcl { id: "acl-1".into(), ingress: rules.clone(), egress: rules })
 }
 
 fn parse_protocol(words: &[&str]) -> Result<Protocol> {
@@ -156,6 +197,7 @@ fn parse_protocol(words: &[&str]) -> Result<Protocol> {
             let (from, to) = ports(text)?;
             Protocol::Udp { from, to }
         }
+        ["icmpv6", kind] => Protocol::Icmpv6 { kind: Some(kind.parse()?), code: None },
         ["icmp"] => Protocol::Icmp { kind: None, code: None },
         ["icmp", kind] => Protocol::Icmp { kind: Some(kind.parse()?), code: None },
         ["protocol", number] => Protocol::Number(number.parse()?),
