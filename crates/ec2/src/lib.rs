@@ -31,6 +31,7 @@ mod key_pair;
 mod launch;
 mod lookup;
 mod machine_plan;
+mod nat_gateway;
 mod network_acl;
 mod network_plan;
 mod prefix_list;
@@ -46,6 +47,7 @@ mod transit_gateway;
 mod volume;
 mod volume_reconciler;
 mod vpc;
+mod vpc_endpoint;
 mod vpc_peering;
 
 pub use content::contents;
@@ -68,7 +70,9 @@ pub const RECONCILERS: &[service::reconcile::Reconciler] = &[
     snapshot_reconciler::RECONCILER,
     image::reconciler::RECONCILER,
     transit_gateway::reconciler::RECONCILER,
+    vpc_endpoint::RECONCILER,
     vpc_peering::RECONCILER,
+    nat_gateway::reconciler::RECONCILER,
 ];
 
 /// What a region needs before its first request: the default VPC, and AMIs of the node's images,
@@ -97,6 +101,7 @@ pub fn operations() -> Vec<&'static Operation> {
         internet_gateway::OPERATIONS,
         key_pair::OPERATIONS,
         launch::OPERATIONS,
+        nat_gateway::OPERATIONS,
         prefix_list::OPERATIONS,
         network_acl::OPERATIONS,
         region::OPERATIONS,
@@ -106,6 +111,7 @@ pub fn operations() -> Vec<&'static Operation> {
         tag::OPERATIONS,
         volume::OPERATIONS,
         vpc::OPERATIONS,
+        vpc_endpoint::OPERATIONS,
         vpc_peering::OPERATIONS,
     ];
     let tables = tables.iter().chain(image::OPERATIONS).chain(snapshot::OPERATIONS);

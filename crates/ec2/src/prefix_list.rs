@@ -14,7 +14,8 @@ mod tests;
 
 use crate::lookup::Id;
 use crate::record::{
-    Destination, PrefixList, PrefixListEntry, RouteTable, RulePeer, SecurityGroup, key,
+    Destination, PrefixList, PrefixListEntry, RouteTable, RulePeer, SecurityGroup,
+    TransitGatewayRouteTable, key,
 };
 use crate::{region, route_table, tag};
 use base::{Cidr, Ipv4Cidr};
@@ -115,7 +116,6 @@ fn id_of_aws(name: &str) -> String {
 }
 
 /// The id of the list that gateway endpoints of a service route to: `com.amazonaws.us-east-1.s3`.
-#[cfg_attr(not(test), expect(dead_code, reason = "gateway endpoints"))]
 pub(crate) fn id_of_service(service_name: &str) -> String {
     id_of_aws(service_name)
 }
@@ -449,15 +449,27 @@ fn names(table: &RouteTable, id: &str) -> bool {
         .any(|r| matches!(&r.destination, Destination::PrefixList(list) if list == id))
 }
 
-/// What refers to a list: route tables and security groups, by id.
-fn users(tables: &[Arc<RouteTable>], groups: &[Arc<SecurityGroup>], id: &str) -> Vec<String> {
-    let tables = tables.iter().filter(|table| names(table, id)).map(|table| table.id.clone());
-    let in_rules = |group: &SecurityGroup| {
+/// What refers to a list, by id: route tables, security groups, transit gateways' route tables. A
+/// commit depends on it.
+fn users(call: &mut Call<'_>, id: &str) -> Result<Vec<String>, Error> {
+    let prefix = |call: &Call<'_>, kind: &str| key::of(call.region, kind, call.account(), "");
+    let mut users = Vec::new();
+    let at = prefix(call, key::ROUTE_TABLE);
+    for table in call.get_all::<RouteTable>(&at)? {
+        users.extend(names(&table, id).then(|| table.id.clone()));
+    }
+    let at = prefix(call, key::SECURITY_GROUP);
+    for group in call.get_all::<SecurityGroup>(&at)? {
         let mut rules = group.rules.iter();
-        rules.any(|rule| matches!(&rule.peer, RulePeer::PrefixList(list) if list == id))
-    };
-    let groups = groups.iter().filter(|group| in_rules(group)).map(|group| group.id.clone());
-    tables.chain(groups).collect()
+        let named = rules.any(|r| matches!(&r.peer, RulePeer::PrefixList(list) if list == id));
+        users.extend(named.then(|| group.id.clone()));
+    }
+    let at = prefix(call, key::TRANSIT_GATEWAY_ROUTE_TABLE);
+    for table in call.get_all::<TransitGatewayRouteTable>(&at)? {
+        let named = table.prefix_lists.iter().any(|(list, _)| list == id);
+        users.extend(named.then(|| table.id.clone()));
+    }
+    Ok(users)
 }
 
 fn delete(
@@ -465,13 +477,7 @@ fn delete(
     input: api::DeleteManagedPrefixListRequest,
 ) -> Result<api::DeleteManagedPrefixListResult, Error> {
     let list = find_own(call, &input.prefix_list_id.unwrap_or_default())?;
-    let tables = key::of(call.region, key::ROUTE_TABLE, call.account(), "");
-    let groups = key::of(call.region, key::SECURITY_GROUP, call.account(), "");
-    let users = users(
-        &call.get_all::<RouteTable>(&tables)?,
-        &call.get_all::<SecurityGroup>(&groups)?,
-        &list.id,
-    );
+    let users = users(call, &list.id)?;
     if !users.is_empty() {
         return Err(Error::client(
             "DependencyViolation",
@@ -589,9 +595,7 @@ fn associations(
     input: api::GetManagedPrefixListAssociationsRequest,
 ) -> Result<api::GetManagedPrefixListAssociationsResult, Error> {
     let list = find(call, &input.prefix_list_id.unwrap_or_default())?;
-    let tables = call.scan(&key::of(call.region, key::ROUTE_TABLE, call.account(), ""))?;
-    let groups = call.scan(&key::of(call.region, key::SECURITY_GROUP, call.account(), ""))?;
-    let mut ids = users(&tables, &groups, &list.id);
+    let mut ids = users(call, &list.id)?;
     ids.sort();
     let page = page(ids, String::as_str, input.max_results, input.next_token.as_deref(), 5..=255)?;
     let owner = call.account();

@@ -8,6 +8,7 @@
 //! Limits are those of the EC2 User Guide, "Tag your Amazon EC2 resources".
 
 use crate::record::{self, SecurityGroup, Tags, key};
+use crate::vpc_peering;
 use model::ec2::{self as api, TagSpecification, op};
 use service::filter::{Field, Filters};
 use service::page::page;
@@ -178,7 +179,7 @@ macro_rules! tagged {
 
 tagged!(Vpc, Subnet, SecurityGroup, KeyPair, Image, Instance, Interface, Volume, Snapshot);
 tagged!(DhcpOptions, RouteTable, NetworkAcl, InternetGateway, EgressOnlyInternetGateway);
-tagged!(NatGateway, PrefixList, VpcEndpoint, FlowLog, VpcPeering);
+tagged!(NatGateway, PrefixList, VpcEndpoint, FlowLog);
 tagged!(TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable);
 
 impl Tagged for record::ElasticAddress {
@@ -251,6 +252,24 @@ fn find<T: Tagged>(call: &Call<'_>, prefix: &str, id: &str) -> Option<String> {
         .scan(prefix)
         .find(|kv| kv.decode::<T>().is_ok_and(|record| record.id() == id))
         .map(|kv| kv.key().to_owned())
+}
+
+/// A peering connection and the tags that the caller gave it: each side has its own.
+fn of_side(call: &Call<'_>, key: &str) -> Result<Option<IdAndTags>, Error> {
+    let Some(peering) = call.peek::<record::VpcPeering>(key)? else { return Ok(None) };
+    let tags = vpc_peering::tags(call, &peering);
+    Ok(tags.map(|tags| (peering.id.clone(), tags.clone())))
+}
+
+fn change_of_side(call: &mut Call<'_>, key: &str, with: &Change<'_>) -> Result<bool, Error> {
+    let Some(found) = call.get::<record::VpcPeering>(key)? else { return Ok(false) };
+    let mut peering = record::VpcPeering::clone(&found);
+    let Some(tags) = vpc_peering::tags_mut(call, &mut peering) else { return Ok(false) };
+    with(tags)?;
+    if peering != *found {
+        call.put(key, peering);
+    }
+    Ok(true)
 }
 
 macro_rules! kind {
@@ -405,15 +424,24 @@ const KINDS: &[ResourceKind] = &[
         "VPC endpoint ID",
         true
     ),
-    kind!(
-        "pcx",
-        "vpc-peering-connection",
-        key::VPC_PEERING,
-        VpcPeering,
-        "InvalidVpcPeeringConnectionID",
-        "vpcPeeringConnection ID",
-        true
-    ),
+    ResourceKind {
+        prefix: "pcx",
+        resource_type: "vpc-peering-connection",
+        record: key::VPC_PEERING,
+        code: "InvalidVpcPeeringConnectionID",
+        noun: "vpcPeeringConnection ID",
+        keyed_by_id: true,
+        change: change_of_side,
+        peek: |call, key| Ok(of_side(call, key)?.map(|(_, tags)| tags)),
+        scan: |call, prefix| {
+            let keys = call.snapshot().scan(prefix).map(|kv| kv.key().to_owned());
+            let keys: Vec<String> = keys.collect();
+            let found = keys.iter().filter_map(|key| of_side(call, key).transpose());
+            let found: Vec<IdAndTags> = found.collect::<Result<_, _>>()?;
+            Ok(found.into_iter().filter(|(_, tags)| !tags.is_empty()).collect())
+        },
+        find: |_, _, _| None,
+    },
     kind!("key", "key-pair", key::KEY_PAIR, KeyPair, "InvalidKeyPair", "key pair ID", false),
     kind!("ami", "image", key::IMAGE, Image, "InvalidAMIID", "image ID", false),
 ];
@@ -440,7 +468,10 @@ fn key_of(call: &Call<'_>, kind: &ResourceKind, id: &str) -> Option<String> {
     (kind.find)(call, &prefix(call, kind), id)
 }
 
-fn create_tags(call: &mut Call<'_>, input: api::CreateTagsRequest) -> Result<wire::Empty, Error> {
+pub(crate) fn create_tags(
+    call: &mut Call<'_>,
+    input: api::CreateTagsRequest,
+) -> Result<wire::Empty, Error> {
     let given = input.tags.unwrap_or_default();
     if given.is_empty() {
         return Err(Error::missing_parameter("tagSet"));

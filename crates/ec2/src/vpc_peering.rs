@@ -419,7 +419,10 @@ fn describe(
     }
     let mut views = Vec::with_capacity(found.len());
     for peering in found {
-        let view = View { shown: to_model(call, &peering)?, tags: tags(call, &peering).clone() };
+        let view = View {
+            shown: to_model(call, &peering)?,
+            tags: tags(call, &peering).cloned().unwrap_or_default(),
+        };
         if filters.accept(&view, &view.tags) {
             views.push(view);
         }
@@ -437,9 +440,22 @@ fn describe(
     })
 }
 
-/// The tags that the caller sees: each side has its own.
-fn tags<'a>(call: &Call<'_>, peering: &'a VpcPeering) -> &'a Tags {
-    if is_of(call, &peering.requester) { &peering.tags } else { &peering.accepter_tags }
+/// The tags that the caller gave the connection, if he is one of its sides: each has its own.
+pub(crate) fn tags<'a>(call: &Call<'_>, peering: &'a VpcPeering) -> Option<&'a Tags> {
+    if is_of(call, &peering.requester) {
+        Some(&peering.tags)
+    } else {
+        is_of(call, &peering.accepter).then_some(&peering.accepter_tags)
+    }
+}
+
+/// [`tags`], to be changed.
+pub(crate) fn tags_mut<'a>(call: &Call<'_>, peering: &'a mut VpcPeering) -> Option<&'a mut Tags> {
+    if is_of(call, &peering.requester) {
+        Some(&mut peering.tags)
+    } else {
+        is_of(call, &peering.accepter).then_some(&mut peering.accepter_tags)
+    }
 }
 
 fn to_model(call: &Call<'_>, peering: &VpcPeering) -> Result<api::VpcPeeringConnection, Error> {
@@ -452,7 +468,7 @@ fn to_model(call: &Call<'_>, peering: &VpcPeering) -> Result<api::VpcPeeringConn
             code: Some(peering.status.clone()),
             message: Some(peering.message.clone()),
         }),
-        tags: tag::to_model(tags(call, peering)),
+        tags: tags(call, peering).and_then(tag::to_model),
         vpc_peering_connection_id: Some(peering.id.clone()),
     })
 }
