@@ -272,12 +272,10 @@ fn create_security_group(
         &["security-group"],
     )?;
     let vpc_id = match input.vpc_id.filter(|id| !id.is_empty()) {
-        Some(id) => vpc::find_vpc(call, &id)?.id.clone(),
-        None => {
-            let id = vpc::default_vpc(call)?.id.clone();
-            vpc::find_vpc(call, &id)?.id.clone()
-        }
+        Some(id) => id,
+        None => vpc::default_vpc(call)?.id.clone(),
     };
+    let vpc = vpc::find_vpc(call, &vpc_id)?;
     let claims = name_claims(call, &vpc_id, &name);
     if claims.iter().any(|claim| call.exists(claim)) {
         return Err(Error::client(
@@ -292,19 +290,14 @@ fn create_security_group(
         ));
     }
     let id = call.new_id("sg");
-    let outbound = rule::everything_outbound(call);
+    let mut rules = vec![rule::everything_outbound(call)];
+    if !vpc.ipv6_cidrs.is_empty() {
+        rules.push(rule::everything_outbound_by_ipv6(call));
+    }
     for claim in &claims {
         call.put(claim, id.clone());
     }
-    let group = SecurityGroup {
-        v: 1,
-        id: id.clone(),
-        name,
-        description,
-        vpc_id,
-        rules: vec![outbound],
-        tags,
-    };
+    let group = SecurityGroup { v: 1, id: id.clone(), name, description, vpc_id, rules, tags };
     let group = call.put(&key_of(call, &id), group);
     Ok(api::CreateSecurityGroupResult {
         security_group_arn: Some(arn(call, "security-group", &id)),
@@ -350,13 +343,10 @@ pub(crate) fn open_for_ipv6(call: &mut Call<'_>, id: &str) -> Result<(), Error> 
     if !found.rules.iter().filter(|rule| rule.egress).all(is_open) {
         return Ok(());
     }
-    let Some(open) = found.rules.iter().find(|rule| is_open(rule)) else { return Ok(()) };
-    let everywhere = base::Ipv6Cidr::containing(std::net::Ipv6Addr::UNSPECIFIED, 0);
-    let rule = record::SecurityGroupRule {
-        id: call.new_id("sgr"),
-        peer: record::RulePeer::Ipv6(everywhere),
-        ..open.clone()
-    };
+    if !found.rules.iter().any(is_open) {
+        return Ok(());
+    }
+    let rule = rule::everything_outbound_by_ipv6(call);
     let mut group = SecurityGroup::clone(&found);
     group.rules.push(rule);
     call.put(&key_of(call, id), group);

@@ -185,7 +185,13 @@ fn transit_gateway(records: &Records, id: &str, vpcs: &HashSet<&str>) -> Transit
                     routes.insert(block, Some(attachment.id.clone()));
                 }
             }
-            // A static route wins over a propagated one.
+            // A static route wins over one of a prefix list, and that over a propagated one.
+            for (list_id, attachment) in &table.prefix_lists {
+                let list = records.prefix_lists.iter().find(|list| list.id == *list_id);
+                for entry in list.map(|list| list.entries()).unwrap_or_default() {
+                    routes.insert(entry.cidr, attachment.clone());
+                }
+            }
             routes.extend(table.routes.iter().cloned());
             TransitGatewayRouteTable {
                 id: table.id.clone(),

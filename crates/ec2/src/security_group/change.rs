@@ -1,10 +1,9 @@
 //! Changing a group's rules: authorize, revoke, modify, describe anew.
 
-use super::prefix_list;
 use super::rule::{self, Flat, Use, Wanted};
 use super::{find, key_of, meant};
 use crate::record::{RulePeer, SecurityGroup, SecurityGroupRule};
-use crate::tag;
+use crate::{prefix_list, tag};
 use model::ec2 as api;
 use service::{Call, Error};
 use std::sync::Arc;

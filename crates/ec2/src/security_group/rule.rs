@@ -5,10 +5,9 @@
 //! ports have none; ICMP has type and code in their place, -1 for any; prefixes have no host bits
 //! (EC2 API Reference, "IpPermission", "AuthorizeSecurityGroupIngress").
 
-use super::prefix_list;
 use super::{CHARACTERS, find, find_by_name, is_text, reference};
 use crate::record::{RulePeer, SecurityGroup, SecurityGroupRule, Tags, key};
-use crate::tag;
+use crate::{prefix_list, tag};
 use base::{Ipv4Cidr, Ipv6Cidr};
 use model::ec2 as api;
 use service::{Call, Error};
@@ -100,6 +99,12 @@ fn all(peer: RulePeer) -> Match {
 pub(super) fn everything_outbound(call: &mut Call<'_>) -> SecurityGroupRule {
     let everywhere = Ipv4Cidr::containing([0, 0, 0, 0].into(), 0);
     all(RulePeer::Ipv4(everywhere)).into_rule(call, true, None, Tags::new())
+}
+
+/// [`everything_outbound`] for IPv6, to ::/0: allowed too in a VPC that has IPv6.
+pub(super) fn everything_outbound_by_ipv6(call: &mut Call<'_>) -> SecurityGroupRule {
+    let everywhere = Ipv6Cidr::containing(std::net::Ipv6Addr::UNSPECIFIED, 0);
+    all(RulePeer::Ipv6(everywhere)).into_rule(call, true, None, Tags::new())
 }
 
 /// Inbound, everything from the members of a group: what a default group allows.
