@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "Entry {{ at: {at}, length: {}, facts: Facts {{ name: {:?}, vcpus: {}, cores: {}, \
              threads_per_core: {}, memory_mib: {}, burstable: {}, bare_metal: {}, \
              architectures: {}, ebs_optimized: {:?}, nitro: {}, max_volumes: {}, \
-             local_disks: {}, local_disk_gb: {}, local_nvme: {} }} }},",
+             local_disks: {}, local_disk_gb: {}, local_nvme: {}, max_interfaces: {}, \
+             ipv4_addresses: {}, ipv6_addresses: {} }} }},",
             description.len(),
             text("/InstanceType"),
             number("/VCpuInfo/DefaultVCpus"),
@@ -55,6 +56,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             number("/InstanceStorageInfo/Disks/0/Count"),
             number("/InstanceStorageInfo/Disks/0/SizeInGB"),
             text("/InstanceStorageInfo/NvmeSupport") == "required",
+            number("/NetworkInfo/NetworkCards/0/MaximumNetworkInterfaces"),
+            number("/NetworkInfo/Ipv4AddressesPerInterface"),
+            number("/NetworkInfo/Ipv6AddressesPerInterface"),
         )?;
     }
     index.push_str("];\n");

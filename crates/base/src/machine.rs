@@ -40,8 +40,12 @@ pub struct Spec {
     /// Instance store: empty at each start, kept over a reboot, gone when the machine is off.
     #[serde(default)]
     pub local_disks: Vec<LocalDisk>,
-    /// Network interfaces by device index; the primary comes first.
+    /// Network interfaces by device index; the primary comes first. One that is not here any more
+    /// is detached.
     pub interfaces: Vec<Interface>,
+    /// Interfaces to be taken away although the guest does not let go of them.
+    #[serde(default)]
+    pub forced_off_interfaces: Vec<String>,
     /// What IMDS answers to this machine.
     pub metadata: Metadata,
 }
@@ -147,6 +151,17 @@ pub enum State {
     Gone,
 }
 
+/// How far a running machine is with one of its interfaces beside the primary one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceState {
+    /// The guest has not got it, and its tap is not open.
+    Out,
+    /// On its way in or out, or not known yet.
+    Unsettled,
+    /// The guest has it.
+    In,
+}
+
 /// Why a machine stopped running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,6 +195,11 @@ pub trait Driver: crate::volume::Driver {
 
     /// What is known of the machine.
     fn state(&self, id: &str) -> State;
+
+    /// How far the machine is with an interface of its spec, or with one that was: the listener is
+    /// called with the machine's id when it changes. [`InterfaceState::Out`] for a machine that does
+    /// not run.
+    fn interface_state(&self, machine: &str, interface: &str) -> InterfaceState;
 
     /// Drops what is remembered of a machine that is [`State::Gone`].
     fn forget(&self, id: &str);

@@ -114,6 +114,17 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Rate::new(100.0, 5.0)
     ),
     operation!(
+        op::ModifyPrivateDnsNameOptions,
+        attribute::modify_private_dns_name_options,
+        Write,
+        [
+            "InstanceId",
+            "PrivateDnsHostnameType",
+            "EnableResourceNameDnsARecord",
+            "EnableResourceNameDnsAAAARecord",
+        ]
+    ),
+    operation!(
         op::DescribeInstanceCreditSpecifications,
         attribute::describe_instance_credit_specifications,
         Read,

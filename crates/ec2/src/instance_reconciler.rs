@@ -21,7 +21,8 @@
 //! ```
 //!
 //! Attachments of a running instance are `attaching` until the driver says that the machine has the
-//! volume, and `detaching` until it has let go; a machine that is off has what it is to have.
+//! volume or interface, and `detaching` until it has let go; a machine that is off has what it is to
+//! have.
 //!
 //! [`step`] is the plan: pure, a function of record, observation and time. [`run`] reads, asks it,
 //! stages its change as one transaction and tells the driver the state that is wanted then. Handlers
@@ -32,13 +33,14 @@
 //! finds that nothing is to be told: the machine runs as it should, and the fingerprint of what its
 //! spec is made of is that of the spec which the driver got last.
 
-use crate::machine_plan::{self, Sources};
+use crate::interface;
+use crate::machine_plan::{self, Place, Sources};
 use crate::record::{
     AttachedVolume, AttachmentState, Instance, InstanceState, Interface, SecurityGroup,
     StateReason, Subnet, Volume, VolumeState, Vpc, key,
 };
 use base::Timestamp;
-use base::machine::{ExitCause, State};
+use base::machine::{ExitCause, InterfaceState, State};
 use base::volume;
 use service::reconcile::Reconciler;
 use service::{Call, Effect, Error};
@@ -244,7 +246,7 @@ fn apply(
                 next.transition_reason.clear();
             }
             release_public_address(call, account, &mut next)?;
-            release_interface(call, account, &next)?;
+            release_interfaces(call, account, &mut next)?;
             release_volumes(call, account, &mut next)?;
             next.user_data = None;
         }
@@ -257,19 +259,21 @@ fn apply(
     Ok(Some(call.put(work_key, next)))
 }
 
+/// Gives an automatic public address back; an elastic one stays.
 fn release_public_address(
     call: &mut Call<'_>,
     account: &str,
     instance: &mut Instance,
 ) -> Result<(), Error> {
-    let Some(address) = instance.public_ip.take() else { return Ok(()) };
-    let claim = key::public_address(address);
-    // Only a claim of this interface: it may have been taken over by another kind of address.
-    if call.get::<String>(&claim)?.is_some_and(|owner| *owner == instance.interface_id) {
-        call.delete(&claim);
-    }
+    let Some(address) = instance.public_ip else { return Ok(()) };
     let at = key::of(call.region, key::INTERFACE, account, &instance.interface_id);
-    if let Some(interface) = call.get::<Interface>(&at)? {
+    let interface = call.get::<Interface>(&at)?;
+    if interface.as_ref().is_some_and(|interface| interface.elastic.is_some()) {
+        return Ok(());
+    }
+    instance.public_ip = None;
+    interface::release(call, address, &instance.interface_id)?;
+    if let Some(interface) = interface {
         let mut interface = Interface::clone(&interface);
         interface.public_ip = None;
         call.put(&at, interface);
@@ -277,20 +281,29 @@ fn release_public_address(
     Ok(())
 }
 
-/// Deletes the interface of a terminated instance with its address, or leaves it available.
-fn release_interface(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<(), Error> {
-    let at = key::of(call.region, key::INTERFACE, account, &instance.interface_id);
-    let Some(interface) = call.get::<Interface>(&at)? else { return Ok(()) };
-    let deleted = interface.attachment.as_ref().is_none_or(|a| a.delete_on_termination);
-    if deleted {
-        call.delete(&at);
-        let (vpc, address) = (&interface.vpc_id, interface.private_ip);
-        call.delete(&key::private_address(call.region, account, vpc, address));
-    } else {
-        let mut interface = Interface::clone(&interface);
-        interface.attachment = None;
-        call.put(&at, interface);
+/// Deletes the interfaces of a terminated instance with their addresses, or leaves them available.
+fn release_interfaces(
+    call: &mut Call<'_>,
+    account: &str,
+    instance: &mut Instance,
+) -> Result<(), Error> {
+    let more = std::mem::take(&mut instance.more_interfaces);
+    let more = more.into_iter().map(|place| place.interface_id);
+    for id in std::iter::once(instance.interface_id.clone()).chain(more) {
+        let at = key::of(call.region, key::INTERFACE, account, &id);
+        let Some(interface) = call.get::<Interface>(&at)? else { continue };
+        let is_deleted = interface.attachment.as_ref().is_none_or(|attachment| {
+            attachment.delete_on_termination && attachment.state != AttachmentState::Detaching
+        });
+        if is_deleted {
+            interface::delete(call, account, &interface)?;
+        } else {
+            let mut interface = Interface::clone(&interface);
+            interface.attachment = None;
+            call.put(&at, interface);
+        }
     }
+    instance.public_ip = None;
     Ok(())
 }
 
@@ -326,7 +339,7 @@ fn release_volumes(
     Ok(())
 }
 
-/// A machine that is off has the volumes that it is to have.
+/// A machine that is off has the volumes and interfaces that it is to have.
 fn settle_off(call: &mut Call<'_>, account: &str, instance: &mut Instance) -> Result<(), Error> {
     for mut attached in std::mem::take(&mut instance.volumes) {
         if attached.state == AttachmentState::Detaching {
@@ -334,6 +347,21 @@ fn settle_off(call: &mut Call<'_>, account: &str, instance: &mut Instance) -> Re
         } else {
             attached.state = AttachmentState::Attached;
             instance.volumes.push(attached);
+        }
+    }
+    for place in std::mem::take(&mut instance.more_interfaces) {
+        let at = key::of(call.region, key::INTERFACE, account, &place.interface_id);
+        let Some(found) = call.get::<Interface>(&at)? else { continue };
+        let mut interface = Interface::clone(&found);
+        match &mut interface.attachment {
+            Some(attachment) if attachment.state != AttachmentState::Detaching => {
+                attachment.state = AttachmentState::Attached;
+                instance.more_interfaces.push(place);
+            }
+            attachment => *attachment = None,
+        }
+        if interface != *found {
+            call.put(&at, interface);
         }
     }
     Ok(())
@@ -410,6 +438,90 @@ fn settle(
     Ok((changed, waiting))
 }
 
+/// What becomes of an interface's attachment to a running machine; `None` while it is on its way.
+pub(crate) fn settled_interface(
+    attached: AttachmentState,
+    observed: InterfaceState,
+    was_told: bool,
+) -> Option<Settled> {
+    match (attached, observed) {
+        (AttachmentState::Attaching, InterfaceState::In) => Some(Settled::Attached),
+        (AttachmentState::Detaching, InterfaceState::Out) if was_told => Some(Settled::Detached),
+        _ => None,
+    }
+}
+
+/// Writes down which interfaces a running machine really has. Whether the instance's record changed;
+/// the ids of those that are on their way.
+fn settle_interfaces(
+    call: &mut Call<'_>,
+    account: &str,
+    instance: &Instance,
+    places: &[Place],
+    was_told: bool,
+) -> Result<(bool, Vec<String>), Error> {
+    let mut waiting = Vec::new();
+    let mut gone = Vec::new();
+    for place in places.iter().skip(1) {
+        let interface = &place.interface;
+        let Some(attachment) = &interface.attachment else { continue };
+        if attachment.state == AttachmentState::Attached {
+            continue;
+        }
+        let observed = call.environment.driver.interface_state(&instance.id, &interface.id);
+        let Some(outcome) = settled_interface(attachment.state, observed, was_told) else {
+            waiting.push(interface.id.clone());
+            continue;
+        };
+        let mut next = Interface::clone(interface);
+        match outcome {
+            Settled::Attached => {
+                if let Some(attachment) = &mut next.attachment {
+                    attachment.state = AttachmentState::Attached;
+                }
+            }
+            Settled::Detached => {
+                next.attachment = None;
+                gone.push(interface.id.clone());
+            }
+        }
+        call.put(&key::of(call.region, key::INTERFACE, account, &interface.id), next);
+        call.effect(Effect::Unlisten(interface.id.clone()));
+    }
+    if gone.is_empty() {
+        return Ok((false, waiting));
+    }
+    let at = key::of(call.region, key::INSTANCE, account, &instance.id);
+    // What was settled of its volumes is staged already.
+    if let Some(staged) = call.get::<Instance>(&at)? {
+        let mut next = Instance::clone(&staged);
+        next.more_interfaces.retain(|place| !gone.contains(&place.interface_id));
+        call.put(&at, next);
+    }
+    Ok((true, waiting))
+}
+
+/// The interfaces of an instance with what they stand in. What this transaction staged counts; what
+/// it only reads here may change without a conflict, since every change wakes this reconciler again.
+fn places(call: &mut Call<'_>, account: &str, instance: &Instance) -> Result<Vec<Place>, Error> {
+    let region = call.region;
+    let at = |kind: &str, id: &str| key::of(region, kind, account, id);
+    let more = instance.more_interfaces.iter().map(|place| &place.interface_id);
+    let mut places: Vec<Place> = Vec::with_capacity(1 + instance.more_interfaces.len());
+    for id in std::iter::once(&instance.interface_id).chain(more) {
+        let Some(interface) = call.get::<Interface>(&at(key::INTERFACE, id))? else { continue };
+        let subnet = call.peek::<Subnet>(&at(key::SUBNET, &interface.subnet_id))?;
+        let vpc = call.peek::<Vpc>(&at(key::VPC, &interface.vpc_id))?;
+        let mut group_names = Vec::with_capacity(interface.groups.len());
+        for id in &interface.groups {
+            let group = call.peek::<SecurityGroup>(&at(key::SECURITY_GROUP, id))?;
+            group_names.extend(group.map(|group| group.name.clone()));
+        }
+        places.push(Place { interface, subnet, vpc, group_names });
+    }
+    Ok(places)
+}
+
 /// Whether the machine is up as the record wants it.
 fn is_up(instance: &Instance, observed: &State) -> bool {
     matches!(instance.state, InstanceState::Pending | InstanceState::Running)
@@ -429,27 +541,8 @@ fn drive(
         call.effect(Effect::Again(until));
         return Ok(());
     };
-    let region = call.region;
-    let at = |kind: &str, id: &str| key::of(region, kind, account, id);
-    // What this transaction staged counts; what it only reads here may change without a conflict,
-    // since every change wakes this reconciler again.
-    let interface = call.get::<Interface>(&at(key::INTERFACE, &instance.interface_id))?;
-    let subnet = call.peek::<Subnet>(&at(key::SUBNET, &instance.subnet_id))?;
-    let vpc = call.peek::<Vpc>(&at(key::VPC, &instance.vpc_id))?;
-    let mut group_names = Vec::new();
-    for id in interface.iter().flat_map(|interface| &interface.groups) {
-        let group = call.peek::<SecurityGroup>(&at(key::SECURITY_GROUP, id))?;
-        group_names.extend(group.map(|group| group.name.clone()));
-    }
-    let sources = Sources {
-        region,
-        account,
-        instance,
-        interface: interface.as_deref(),
-        subnet: subnet.as_deref(),
-        vpc: vpc.as_deref(),
-        group_names: &group_names,
-    };
+    let places = places(call, account, instance)?;
+    let sources = Sources { region: call.region, account, instance, places: &places };
     let fingerprint = machine_plan::fingerprint(&sources, wanted);
     let was_told = call.applied() == Some(fingerprint);
     if !(was_told && is_up(instance, observed)) {
@@ -457,9 +550,10 @@ fn drive(
         call.effect(Effect::Apply(Box::new(spec), Some(fingerprint)));
     }
     if instance.state == InstanceState::Running {
-        let (changed, waiting) = settle(call, account, instance, was_told)?;
+        let (volumes, waiting) = settle(call, account, instance, was_told)?;
+        let (interfaces, also) = settle_interfaces(call, account, instance, &places, was_told)?;
         // A change wakes this reconciler again.
-        for id in waiting.into_iter().filter(|_| !changed) {
+        for id in waiting.into_iter().chain(also).filter(|_| !volumes && !interfaces) {
             call.effect(Effect::Listen(id));
         }
     }

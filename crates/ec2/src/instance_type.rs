@@ -75,6 +75,24 @@ pub(crate) struct Facts {
     pub(crate) local_disk_gb: u32,
     /// They are there without a block device mapping, which has no effect on them.
     pub(crate) local_nvme: bool,
+    /// MaximumNetworkInterfaces of the first network card, which is the only one here.
+    pub(crate) max_interfaces: u32,
+    /// Ipv4AddressesPerInterface.
+    ipv4_addresses: u32,
+    /// Ipv6AddressesPerInterface.
+    ipv6_addresses: u32,
+}
+
+impl Facts {
+    /// Most IPv4 addresses and prefixes of an interface.
+    pub(crate) fn ipv4_per_interface(&self) -> usize {
+        self.ipv4_addresses as usize
+    }
+
+    /// Most IPv6 addresses and prefixes of an interface.
+    pub(crate) fn ipv6_per_interface(&self) -> usize {
+        self.ipv6_addresses as usize
+    }
 }
 
 /// Where a type's description stands in [`DESCRIPTIONS`].

@@ -5,26 +5,28 @@
 //! address conflict at commit and one of them probes again. A full subnet or pool is found by
 //! walking it once from a random place.
 //!
-//! Not here: spot, launch templates, instance profiles, IPv6, several interfaces.
+//! Not here: spot, launch templates, instance profiles.
 
 mod check;
 mod device;
-mod network;
+pub(crate) mod network;
 
 pub(crate) use check::{
     check_architecture, check_cpu_credits, check_user_data, cpu_credits, decode_user_data,
     not_ebs_optimized, terminates_on_shutdown,
 };
 pub(crate) use device::{is_device_name, most_volumes, not_bootable, too_many_volumes};
-pub(crate) use network::free_public_address;
+pub(crate) use network::{
+    check_private_address, free_address, free_private_address_but, free_public_address, new_mac,
+};
 
 use crate::instance::{self, View};
 use crate::instance_type::{self, Facts};
-use crate::interface::Names;
+use crate::interface::{self, Chosen, Names, Pool};
 use crate::record::{
-    AttachedVolume, AttachmentState, Image, Instance, InstanceState, Interface,
-    InterfaceAttachment, InterfaceKind, Kept, KeyPair, MetadataOptions, Subnet, Tags, Volume,
-    VolumeState, key,
+    AttachedInterface, AttachedVolume, AttachmentState, Image, Instance, InstanceState, Interface,
+    InterfaceAttachment, InterfaceKind, Kept, KeyPair, MetadataOptions, NameOptions,
+    SecondaryAddress, Subnet, Tags, Volume, VolumeState, key,
 };
 use crate::volume::source::{self, New};
 use crate::{image, tag};
@@ -32,9 +34,10 @@ use base::key::WrappedKey;
 use check::{check_type_options, metadata_options, refuse_what_is_not_here, wanted_credits};
 use device::{Device, Devices, devices};
 use model::ec2::{self as api, op};
-use network::{Network, free_private_address, new_mac, private_claim};
+use network::{Network, Source, private_claim};
 use service::throttle::Rate;
 use service::{Call, Error, Operation, operation};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// What a launch without InstanceType gets in EC2.
@@ -47,6 +50,8 @@ const MAX_COUNT: i32 = 1_000;
 const INSTANCE_BYTES: usize = 10_240;
 /// And each of its volumes.
 const VOLUME_BYTES: usize = 2_048;
+/// Room in a transaction for the claim of one more address, and its share of an interface.
+const CLAIM_BYTES: usize = 512;
 
 pub(crate) const OPERATIONS: &[Operation] = &[operation!(
     op::RunInstances,
@@ -79,6 +84,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[operation!(
         "InstanceInitiatedShutdownBehavior",
         "InstanceType",
         "Ipv6AddressCount",
+        "Ipv6Addresses.Ipv6Address",
+        "Ipv6Addresses.IsPrimaryIpv6",
         "KeyName",
         "MaintenanceOptions.AutoRecovery",
         "MaxCount",
@@ -91,9 +98,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[operation!(
         "NetworkInterfaces.DeviceIndex",
         "NetworkInterfaces.Groups",
         "NetworkInterfaces.InterfaceType",
+        "NetworkInterfaces.Ipv4PrefixCount",
+        "NetworkInterfaces.Ipv4Prefixes.Ipv4Prefix",
         "NetworkInterfaces.Ipv6AddressCount",
+        "NetworkInterfaces.Ipv6Addresses.Ipv6Address",
+        "NetworkInterfaces.Ipv6Addresses.IsPrimaryIpv6",
+        "NetworkInterfaces.Ipv6PrefixCount",
+        "NetworkInterfaces.Ipv6Prefixes.Ipv6Prefix",
         "NetworkInterfaces.NetworkCardIndex",
+        "NetworkInterfaces.NetworkInterfaceId",
+        "NetworkInterfaces.PrimaryIpv6",
         "NetworkInterfaces.PrivateIpAddress",
+        "NetworkInterfaces.PrivateIpAddresses.Primary",
+        "NetworkInterfaces.PrivateIpAddresses.PrivateIpAddress",
+        "NetworkInterfaces.SecondaryPrivateIpAddressCount",
         "NetworkInterfaces.SubnetId",
         "NetworkPerformanceOptions.BandwidthWeighting",
         "Placement.AvailabilityZone",
@@ -119,6 +137,7 @@ struct Plan {
     key_pair: Option<Arc<KeyPair>>,
     subnet: Arc<Subnet>,
     network: Network,
+    name_options: NameOptions,
     user_data: Option<Vec<u8>>,
     devices: Devices,
     metadata_options: MetadataOptions,
@@ -156,17 +175,20 @@ pub(crate) fn run_instances(
         None => None,
     };
     let instance_tags = tags(&input, "instance")?;
-    let (subnet, network) = network::network(call, &mut input)?;
-    if network.private_ip.is_some() && most > 1 {
+    let (subnet, network) = network::network(call, &mut input, facts)?;
+    if network.names_addresses() && most > 1 {
         return Err(Error::invalid_parameter_combination(
-            "A private IP address cannot be specified when launching more than one instance",
+            "A private IP address or a network interface cannot be specified when launching more \
+             than one instance",
         ));
     }
+    let name_options = name_options(&input, &subnet);
     let plan = Plan {
         reservation_id: call.new_id("r"),
         key_pair,
         subnet,
         network,
+        name_options,
         user_data: match input.user_data.as_deref() {
             Some(text) => decode_user_data(text)?,
             None => None,
@@ -207,8 +229,8 @@ pub(crate) fn run_instances(
     let mut instances = Vec::new();
     for index in 0..most {
         match launch(call, &plan, index) {
-            Ok((instance, interface)) => {
-                let view = View::new(call, &mut names, instance, Some(interface))?;
+            Ok((instance, interfaces)) => {
+                let view = View::new(call, &mut names, instance, Some(interfaces))?;
                 instances.push(instance::to_model(&view));
             }
             // As many as there are addresses for, if that is enough for the caller.
@@ -223,11 +245,13 @@ pub(crate) fn run_instances(
 fn fitting(plan: &Plan) -> u32 {
     let tags = |tags: &Tags| tags.iter().map(|(k, v)| 2 * (k.len() + v.len()) + 6).sum::<usize>();
     let volumes = plan.devices.volumes.len();
-    let ops = 4 + volumes;
+    let further = plan.network.further_keys();
+    let ops = 4 + volumes + further;
     let user_data = plan.user_data.as_ref().map_or(0, Vec::len).div_ceil(3) * 4;
     let bytes = INSTANCE_BYTES
         + user_data
         + volumes * (VOLUME_BYTES + tags(&plan.volume_tags))
+        + further * CLAIM_BYTES
         + tags(&plan.instance_tags)
         + tags(&plan.interface_tags);
     // Some room for what is compared but not written.
@@ -236,25 +260,101 @@ fn fitting(plan: &Plan) -> u32 {
     u32::try_from(by_ops.min(by_bytes)).unwrap_or(u32::MAX)
 }
 
+/// An interface of one instance whose addresses were chosen.
+struct Ready<'p> {
+    place: &'p network::Place,
+    private_ip: Ipv4Addr,
+    further: interface::Addresses,
+}
+
+/// Chooses the addresses of an instance's interfaces; stages nothing.
+fn choose<'p>(call: &mut Call<'_>, plan: &'p Plan) -> Result<Vec<Ready<'p>>, Error> {
+    let account = call.account();
+    let mut chosen = Chosen::default();
+    let mut ready = Vec::with_capacity(plan.network.places.len());
+    for place in &plan.network.places {
+        let (private_ip, further) = match &place.source {
+            Source::Existing(interface) => (interface.private_ip, interface::Addresses::default()),
+            Source::New(fresh) => {
+                // Addresses of two VPCs have nothing to do with each other, but to leave one out
+                // costs nothing.
+                let pool = Pool { account, subnet: &fresh.subnet };
+                let private_ip = pool.primary(call, &mut chosen, fresh.wanted.private_ip)?;
+                (private_ip, pool.further(call, &mut chosen, &fresh.wanted)?)
+            }
+        };
+        ready.push(Ready { place, private_ip, further });
+    }
+    Ok(ready)
+}
+
+/// Stages an interface of an instance.
+fn stage_interface(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    ready: Ready<'_>,
+    public_ip: Option<Ipv4Addr>,
+    instance_id: &str,
+) -> Arc<Interface> {
+    let Ready { place, private_ip, further } = ready;
+    let attachment = Some(InterfaceAttachment {
+        id: call.new_id("eni-attach"),
+        instance_id: instance_id.to_owned(),
+        device_index: place.device_index,
+        delete_on_termination: place.delete_on_termination,
+        attached: instance::whole_second(call.now),
+        state: AttachmentState::Attached,
+        forced: false,
+    });
+    let interface = match &place.source {
+        Source::Existing(found) => Interface { attachment, ..Interface::clone(found) },
+        Source::New(fresh) => {
+            let subnet = &fresh.subnet;
+            let interface = Interface {
+                v: 1,
+                id: call.new_id("eni"),
+                subnet_id: subnet.id.clone(),
+                vpc_id: subnet.vpc_id.clone(),
+                availability_zone: subnet.availability_zone.clone(),
+                description: fresh.description.clone(),
+                mac: new_mac(&mut call.rng),
+                private_ip,
+                public_ip,
+                elastic: None,
+                secondary: further
+                    .secondary
+                    .iter()
+                    .map(|address| SecondaryAddress { private_ip: *address, elastic: None })
+                    .collect(),
+                prefixes: further.prefixes.clone(),
+                ipv6: further.ipv6.clone(),
+                ipv6_prefixes: further.ipv6_prefixes.clone(),
+                primary_ipv6: fresh.wanted.primary_ipv6,
+                kind: InterfaceKind::Interface,
+                groups: fresh.groups.clone(),
+                source_dest_check: true,
+                attachment,
+                tags: plan.interface_tags.clone(),
+            };
+            let claim = private_claim(call, &subnet.vpc_id, private_ip);
+            call.put(&claim, interface.id.clone());
+            let account = call.account();
+            interface::claim(call, account, &interface, &further);
+            interface
+        }
+    };
+    let at = key::of(call.region, key::INTERFACE, call.account(), &interface.id);
+    call.put(&at, interface)
+}
+
 /// Stages one instance and all that belongs to it. Fails before it stages anything.
 fn launch(
     call: &mut Call<'_>,
     plan: &Plan,
     index: u32,
-) -> Result<(Arc<Instance>, Arc<Interface>), Error> {
+) -> Result<(Arc<Instance>, Vec<Arc<Interface>>), Error> {
     let subnet = &plan.subnet;
-    let private_ip = match plan.network.private_ip {
-        Some(address) => {
-            if call.exists(&private_claim(call, &subnet.vpc_id, address)) {
-                return Err(Error::client(
-                    "InvalidIPAddress.InUse",
-                    format!("Address {address} is in use."),
-                ));
-            }
-            address
-        }
-        None => free_private_address(call, subnet)?,
-    };
+    let ready = choose(call, plan)?;
     let public_ip = match plan.network.public {
         true => Some(free_public_address(call)?),
         false => None,
@@ -263,42 +363,21 @@ fn launch(
         plan.devices.volumes.iter().map(|device| device.key(call)).collect::<Result<_, Error>>()?;
     let now = instance::whole_second(call.now);
     let id = call.new_id("i");
-    let interface_id = call.new_id("eni");
-    call.put(&private_claim(call, &subnet.vpc_id, private_ip), interface_id.clone());
-    if let Some(address) = public_ip {
-        call.put(&key::public_address(address), interface_id.clone());
+    let mut interfaces = Vec::with_capacity(ready.len());
+    for (place, ready) in ready.into_iter().enumerate() {
+        let public_ip = public_ip.filter(|_| place == 0);
+        interfaces.push(stage_interface(call, plan, ready, public_ip, &id));
     }
-    let interface = Interface {
-        v: 1,
-        id: interface_id.clone(),
-        subnet_id: subnet.id.clone(),
-        vpc_id: subnet.vpc_id.clone(),
-        availability_zone: subnet.availability_zone.clone(),
-        description: plan.network.description.clone(),
-        mac: new_mac(&mut call.rng),
-        private_ip,
-        public_ip,
-        elastic: None,
-        secondary: Vec::new(),
-        prefixes: Vec::new(),
-        ipv6: Vec::new(),
-        ipv6_prefixes: Vec::new(),
-        primary_ipv6: false,
-        kind: InterfaceKind::Interface,
-        groups: plan.network.groups.clone(),
-        source_dest_check: true,
-        attachment: Some(InterfaceAttachment {
-            id: call.new_id("eni-attach"),
-            instance_id: id.clone(),
-            device_index: 0,
-            delete_on_termination: plan.network.delete_on_termination,
-            attached: now,
-            state: AttachmentState::Attached,
-        }),
-        tags: plan.interface_tags.clone(),
-    };
-    let at = key::of(call.region, key::INTERFACE, call.account(), &interface_id);
-    let interface = call.put(&at, interface);
+    let primary = Arc::clone(&interfaces[0]);
+    if let Some(address) = public_ip {
+        call.put(&key::public_address(address), primary.id.clone());
+    }
+    let more = interfaces.iter().zip(&plan.network.places).skip(1);
+    let more = more.map(|(interface, place)| AttachedInterface {
+        interface_id: interface.id.clone(),
+        device_index: place.device_index,
+    });
+    let more_interfaces = more.collect();
     let volumes = plan.devices.volumes.iter().zip(keys);
     let volumes = volumes.map(|(device, key)| stage_volume(call, plan, device, key, &id)).collect();
     let record = Instance {
@@ -315,12 +394,12 @@ fn launch(
         availability_zone: subnet.availability_zone.clone(),
         subnet_id: subnet.id.clone(),
         vpc_id: subnet.vpc_id.clone(),
-        private_ip,
+        private_ip: primary.private_ip,
         wants_public_ip: plan.network.public,
-        public_ip,
-        interface_id,
-        more_interfaces: Vec::new(),
-        name_options: subnet.name_options.clone(),
+        public_ip: primary.public_ip,
+        interface_id: primary.id.clone(),
+        more_interfaces,
+        name_options: plan.name_options.clone(),
         volumes,
         ephemeral: plan.devices.ephemeral.clone(),
         root_device_name: plan.image.root_device_name.clone(),
@@ -340,7 +419,7 @@ fn launch(
         disable_api_stop: plan.disable_api_stop,
         ebs_optimized: plan.ebs_optimized,
         monitoring: plan.monitoring,
-        source_dest_check: true,
+        source_dest_check: primary.source_dest_check,
         metadata_options: plan.metadata_options.clone(),
         client_token: plan.client_token.clone(),
         cpu_credits: plan.cpu_credits.clone(),
@@ -348,7 +427,7 @@ fn launch(
         kept: Kept::default(),
     };
     let at = instance::key_of(call, &id);
-    Ok((call.put(&at, record), interface))
+    Ok((call.put(&at, record), interfaces))
 }
 
 fn stage_volume(
@@ -405,6 +484,22 @@ fn counts(input: &api::RunInstancesRequest) -> Result<(u32, u32), Error> {
         )));
     }
     Ok((least.unsigned_abs(), most.unsigned_abs()))
+}
+
+/// PrivateDnsNameOptions, by the subnet where the request does not say.
+fn name_options(input: &api::RunInstancesRequest, subnet: &Subnet) -> NameOptions {
+    let mut options = subnet.name_options.clone();
+    let Some(given) = &input.private_dns_name_options else { return options };
+    if let Some(kind) = &given.hostname_type {
+        options.resource_name = kind == "resource-name";
+    }
+    if let Some(on) = given.enable_resource_name_dns_a_record {
+        options.resource_name_a = on;
+    }
+    if let Some(on) = given.enable_resource_name_dns_aaaa_record {
+        options.resource_name_aaaa = on;
+    }
+    options
 }
 
 fn find_key_pair(call: &mut Call<'_>, name: &str) -> Result<Arc<KeyPair>, Error> {

@@ -7,14 +7,16 @@
 
 use crate::instance::is_metadata_tag;
 use crate::instance_type::{self, Facts};
-use crate::interface::{private_dns_name, public_dns_name};
+use crate::interface::{private_dns_name, public_dns_name, resource_dns_name};
 use crate::record::{
-    AttachedVolume, AttachmentState, Instance, InstanceState, Interface, Subnet, Vpc,
+    AttachedVolume, AttachmentState, Instance, InstanceState, Interface, InterfaceAttachment,
+    Subnet, Vpc,
 };
 use crate::region;
 use base::machine::{self, LocalDisk, Metadata, Spec, Wanted};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 /// The records and facts that an instance's machine depends on.
 #[derive(Clone, Copy, Debug)]
@@ -22,12 +24,38 @@ pub(crate) struct Sources<'a> {
     pub(crate) region: &'a str,
     pub(crate) account: &'a str,
     pub(crate) instance: &'a Instance,
-    /// The primary interface; `None` only while an instance ends.
-    pub(crate) interface: Option<&'a Interface>,
-    pub(crate) subnet: Option<&'a Subnet>,
-    pub(crate) vpc: Option<&'a Vpc>,
+    /// Its interfaces by device index, the primary one first; none only while an instance ends.
+    pub(crate) places: &'a [Place],
+}
+
+/// An interface of an instance with what it stands in.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) interface: Arc<Interface>,
+    pub(crate) subnet: Option<Arc<Subnet>>,
+    pub(crate) vpc: Option<Arc<Vpc>>,
     /// Names of the interface's security groups, in its order.
-    pub(crate) group_names: &'a [String],
+    pub(crate) group_names: Vec<String>,
+}
+
+impl Place {
+    fn attachment(&self) -> Option<&InterfaceAttachment> {
+        self.interface.attachment.as_ref()
+    }
+
+    /// Whether the machine is to have it.
+    fn is_wanted(&self) -> bool {
+        self.attachment().is_none_or(|place| place.state != AttachmentState::Detaching)
+    }
+
+    /// Whether it is taken from the machine.
+    fn is_forced_off(&self) -> bool {
+        self.attachment().is_some_and(|place| place.forced) && !self.is_wanted()
+    }
+
+    fn has_names(&self) -> bool {
+        self.vpc.as_ref().is_some_and(|vpc| vpc.dns_hostnames)
+    }
 }
 
 /// The power state that belongs to an instance's state. `None` for a terminated one, of which the
@@ -64,18 +92,32 @@ pub(crate) fn spec(sources: &Sources<'_>, wanted: Wanted) -> Spec {
             .collect(),
         forced_off: forced_off(instance).cloned().collect(),
         local_disks: local_disks(instance, facts),
-        interfaces: sources
-            .interface
-            .iter()
-            .map(|interface| machine::Interface {
-                id: interface.id.clone(),
-                mac: interface.mac.clone(),
-                vpc_id: interface.vpc_id.clone(),
-                private_ip: interface.private_ip,
+        interfaces: wanted_places(sources)
+            .map(|place| machine::Interface {
+                id: place.interface.id.clone(),
+                mac: place.interface.mac.clone(),
+                vpc_id: place.interface.vpc_id.clone(),
+                private_ip: place.interface.private_ip,
             })
+            .collect(),
+        forced_off_interfaces: sources
+            .places
+            .iter()
+            .filter(|place| place.is_forced_off())
+            .map(|place| place.interface.id.clone())
             .collect(),
         metadata: metadata(sources),
     }
+}
+
+/// The interfaces that the machine is to have.
+fn wanted_places<'a>(sources: &Sources<'a>) -> impl Iterator<Item = &'a Place> + use<'a> {
+    sources.places.iter().filter(|place| place.is_wanted())
+}
+
+/// The primary interface.
+fn primary<'a>(sources: &Sources<'a>) -> Option<&'a Place> {
+    sources.places.first().filter(|p| p.interface.id == sources.instance.interface_id)
 }
 
 /// The volumes that the machine is to have.
@@ -116,7 +158,7 @@ fn local_disks(instance: &Instance, facts: Option<&'static Facts>) -> Vec<LocalD
 /// A number that is another one, as far as 64 bits go, when [`spec`] would be another one: what is
 /// hashed is all that a spec is made of. Good for the life of a process.
 pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
-    let Sources { region, account, instance, interface, subnet, vpc, group_names } = *sources;
+    let Sources { region, account, instance, places } = *sources;
     // No `..`: a new field must be judged.
     let Instance {
         v: _,
@@ -136,7 +178,8 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
         wants_public_ip: _,
         public_ip,
         interface_id: _,
-        more_interfaces,
+        // Their records say more.
+        more_interfaces: _,
         name_options,
         volumes: _,
         ephemeral,
@@ -189,13 +232,54 @@ pub(crate) fn fingerprint(sources: &Sources<'_>, wanted: Wanted) -> u64 {
     for volume_id in forced_off(instance) {
         volume_id.hash(&mut hash);
     }
-    (more_interfaces, name_options).hash(&mut hash);
+    name_options.hash(&mut hash);
     (launched.0, monitoring, metadata_options, tags).hash(&mut hash);
-    (interface, group_names).hash(&mut hash);
-    let block = |cidr: &base::Ipv4Cidr| (cidr.network(), cidr.length());
-    subnet.map(|subnet| block(&subnet.cidr)).hash(&mut hash);
-    vpc.map(|vpc| (block(&vpc.cidr), vpc.dns_hostnames)).hash(&mut hash);
+    for place in places {
+        place_fingerprint(place, &mut hash);
+    }
     hash.finish()
+}
+
+fn place_fingerprint(place: &Place, hash: &mut DefaultHasher) {
+    // No `..`: a new field must be judged.
+    let Interface {
+        v: _,
+        id,
+        subnet_id,
+        vpc_id,
+        availability_zone: _,
+        description: _,
+        mac,
+        private_ip,
+        public_ip,
+        elastic: _,
+        secondary,
+        prefixes,
+        ipv6,
+        ipv6_prefixes,
+        primary_ipv6: _,
+        kind: _,
+        groups,
+        source_dest_check: _,
+        attachment,
+        tags: _,
+    } = &*place.interface;
+    if !place.is_wanted() {
+        (id, place.is_forced_off()).hash(hash);
+        return;
+    }
+    (id, subnet_id, vpc_id, mac, private_ip, public_ip, secondary).hash(hash);
+    (prefixes, ipv6, ipv6_prefixes, groups, &place.group_names).hash(hash);
+    // How far the attachment is makes no other machine.
+    attachment.as_ref().map(|attachment| attachment.device_index).hash(hash);
+    if let Some(subnet) = &place.subnet {
+        (subnet.cidr, subnet.ipv6_cidr.as_ref().map(|block| block.cidr)).hash(hash);
+    }
+    if let Some(vpc) = &place.vpc {
+        vpc.dns_hostnames.hash(hash);
+        vpc.cidrs().for_each(|cidr| cidr.hash(hash));
+        vpc.ipv6_cidrs.iter().for_each(|block| block.cidr.hash(hash));
+    }
 }
 
 /// The wish that a machine without a record be gone.
@@ -211,6 +295,7 @@ pub(crate) fn orphan(id: &str, region: &str) -> Spec {
         forced_off: Vec::new(),
         local_disks: Vec::new(),
         interfaces: Vec::new(),
+        forced_off_interfaces: Vec::new(),
         metadata: Metadata::default(),
     }
 }
@@ -229,7 +314,8 @@ fn metadata(sources: &Sources<'_>) -> Metadata {
 
 fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
     let Sources { region, instance, .. } = *sources;
-    let hostname = private_dns_name(region, instance.private_ip);
+    let hostname = host_name(sources);
+    let primary = primary(sources);
     let mut leaves = BTreeMap::new();
     let mut put = |path: &str, value: &str| {
         leaves.insert(["meta-data/", path].concat(), value.to_owned());
@@ -277,19 +363,24 @@ fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
     put("system", "nitro");
     if let Some(address) = instance.public_ip {
         put("public-ipv4", &address.to_string());
-        if sources.vpc.is_some_and(|vpc| vpc.dns_hostnames) {
+        if primary.is_some_and(Place::has_names) {
             put("public-hostname", &public_dns_name(region, address));
         }
+    }
+    if let Some(address) = primary.and_then(|place| place.interface.ipv6.first()) {
+        put("ipv6", &address.to_string());
     }
     if instance.metadata_options.tags {
         for (name, value) in instance.tags.iter().filter(|(name, _)| is_metadata_tag(name)) {
             put(&format!("tags/instance/{name}"), value);
         }
     }
-    if let Some(interface) = sources.interface {
-        put("mac", &interface.mac);
-        put("security-groups", &sources.group_names.join("\n"));
-        interface_leaves(sources, interface, &mut put);
+    if let Some(place) = primary {
+        put("mac", &place.interface.mac);
+        put("security-groups", &place.group_names.join("\n"));
+    }
+    for place in wanted_places(sources) {
+        interface_leaves(sources, place, &mut put);
     }
     let monitoring = if instance.monitoring { "enabled" } else { "disabled" };
     leaves.insert("dynamic/fws/instance-monitoring".to_owned(), monitoring.to_owned());
@@ -297,40 +388,69 @@ fn leaves(sources: &Sources<'_>) -> BTreeMap<String, String> {
     leaves
 }
 
-fn interface_leaves(
-    sources: &Sources<'_>,
-    interface: &Interface,
-    put: &mut impl FnMut(&str, &str),
-) {
+/// The host name that DHCP gives.
+fn host_name(sources: &Sources<'_>) -> String {
+    let instance = sources.instance;
+    if instance.name_options.resource_name {
+        resource_dns_name(sources.region, &instance.id)
+    } else {
+        private_dns_name(sources.region, instance.private_ip)
+    }
+}
+
+/// One value a line.
+fn lines<T: ToString>(values: impl Iterator<Item = T>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join("\n")
+}
+
+fn interface_leaves(sources: &Sources<'_>, place: &Place, put: &mut impl FnMut(&str, &str)) {
     let region = sources.region;
-    let private_ip = interface.private_ip.to_string();
+    let interface = &*place.interface;
     let index = interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index);
+    let is_primary = interface.id == sources.instance.interface_id;
     let mut put = |leaf: &str, value: &str| {
-        put(&["network/interfaces/macs/", &interface.mac, "/", leaf].concat(), value);
+        if !value.is_empty() {
+            put(&["network/interfaces/macs/", &interface.mac, "/", leaf].concat(), value);
+        }
+    };
+    let name = match is_primary {
+        true => host_name(sources),
+        false => private_dns_name(region, interface.private_ip),
     };
     put("device-number", &index.to_string());
     put("interface-id", &interface.id);
-    put("local-hostname", &private_dns_name(region, interface.private_ip));
-    put("local-ipv4s", &private_ip);
+    put("local-hostname", &name);
+    let secondary = interface.secondary.iter().map(|own| own.private_ip);
+    put("local-ipv4s", &lines(std::iter::once(interface.private_ip).chain(secondary)));
     put("mac", &interface.mac);
+    put("network-card-index", "0");
     put("owner-id", sources.account);
     put("security-group-ids", &interface.groups.join("\n"));
-    put("security-groups", &sources.group_names.join("\n"));
+    put("security-groups", &place.group_names.join("\n"));
     put("subnet-id", &interface.subnet_id);
     put("vpc-id", &interface.vpc_id);
-    if let Some(address) = interface.public_ip {
-        put(&format!("ipv4-associations/{address}"), &private_ip);
-        put("public-ipv4s", &address.to_string());
-        if sources.vpc.is_some_and(|vpc| vpc.dns_hostnames) {
-            put("public-hostname", &public_dns_name(region, address));
-        }
+    put("ipv4-prefix", &lines(interface.prefixes.iter()));
+    put("ipv6s", &lines(interface.ipv6.iter()));
+    put("ipv6-prefix", &lines(interface.ipv6_prefixes.iter()));
+    let primary = interface.public_ip.map(|public| (public, interface.private_ip));
+    let further = interface.secondary.iter();
+    let further = further.filter_map(|own| Some((own.elastic.as_ref()?.public_ip, own.private_ip)));
+    let public: Vec<_> = primary.into_iter().chain(further).collect();
+    for (public, private) in &public {
+        put(&format!("ipv4-associations/{public}"), &private.to_string());
     }
-    if let Some(subnet) = sources.subnet {
+    put("public-ipv4s", &lines(public.iter().map(|(public, _)| public)));
+    if let (Some((address, _)), true) = (primary, place.has_names()) {
+        put("public-hostname", &public_dns_name(region, address));
+    }
+    if let Some(subnet) = &place.subnet {
         put("subnet-ipv4-cidr-block", &subnet.cidr.to_string());
+        put("subnet-ipv6-cidr-blocks", &lines(subnet.ipv6_cidr.iter().map(|block| block.cidr)));
     }
-    if let Some(vpc) = sources.vpc {
+    if let Some(vpc) = &place.vpc {
         put("vpc-ipv4-cidr-block", &vpc.cidr.to_string());
-        put("vpc-ipv4-cidr-blocks", &vpc.cidr.to_string());
+        put("vpc-ipv4-cidr-blocks", &lines(vpc.cidrs()));
+        put("vpc-ipv6-cidr-blocks", &lines(vpc.ipv6_cidrs.iter().map(|block| block.cidr)));
     }
 }
 

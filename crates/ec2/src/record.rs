@@ -4,9 +4,14 @@
 //! `#[serde(default)]`; a change of meaning raises the record's `v` and brings an upgrade function.
 //! Records are not API shapes: each resource's module turns them into those.
 
+pub mod insights;
 pub mod network;
 pub mod snapshot;
 
+pub use self::insights::{
+    InsightsAnalysis, InsightsExplanation, InsightsFilter, InsightsOutcome, InsightsPacket,
+    InsightsPath, InsightsRule, InsightsStep,
+};
 pub use self::network::{
     Association, CidrAssociation, CidrReservation, Destination, DhcpOptions,
     EgressOnlyInternetGateway, ElasticAddress, ElasticAssociation, ElasticPart, FlowLog,
@@ -99,6 +104,10 @@ pub mod key {
     pub const TRANSIT_GATEWAY_ROUTE_TABLE: &str = "transit-gateway-route-table";
     /// [`super::FlowLog`].
     pub const FLOW_LOG: &str = "flow-log";
+    /// [`super::InsightsPath`].
+    pub const INSIGHTS_PATH: &str = "network-insights-path";
+    /// [`super::InsightsAnalysis`].
+    pub const INSIGHTS_ANALYSIS: &str = "network-insights-analysis";
     /// [`super::VpcPeering`], which belongs to two accounts and regions: [`vpc_peering`].
     pub const VPC_PEERING: &str = "vpc-peering-connection";
 

@@ -8,7 +8,7 @@ pub(crate) use blocks::MemoryBlocks;
 use crate::{image, region};
 use base::Clock;
 use base::key::{self, DataKey, Keys, WrappedKey};
-use base::machine::{Console, Driver, Spec, State};
+use base::machine::{Console, Driver, InterfaceState, Spec, State};
 use base::network::Plan;
 use base::volume::{self, Driver as _};
 use service::{Call, Effect, Environment, Error, Identity};
@@ -30,6 +30,7 @@ const START: i64 = 1_795_255_223_000;
 #[derive(Debug, Default)]
 pub(crate) struct FakeDriver {
     states: Mutex<HashMap<String, State>>,
+    interfaces: Mutex<HashMap<(String, String), InterfaceState>>,
     applied: Mutex<HashMap<String, (Spec, Option<u64>)>>,
     network: Mutex<Option<Plan>>,
     has_network: AtomicBool,
@@ -48,6 +49,11 @@ impl FakeDriver {
     /// From now on the machine is in this state.
     pub(crate) fn set(&self, id: &str, state: State) {
         lock(&self.states).insert(id.to_owned(), state);
+    }
+
+    /// From now on the machine is this far with an interface.
+    pub(crate) fn set_interface(&self, machine: &str, interface: &str, state: InterfaceState) {
+        lock(&self.interfaces).insert((machine.to_owned(), interface.to_owned()), state);
     }
 
     /// The last spec of a machine.
@@ -172,6 +178,11 @@ impl Driver for FakeDriver {
 
     fn state(&self, id: &str) -> State {
         lock(&self.states).get(id).cloned().unwrap_or(State::Absent)
+    }
+
+    fn interface_state(&self, machine: &str, interface: &str) -> InterfaceState {
+        let place = (machine.to_owned(), interface.to_owned());
+        lock(&self.interfaces).get(&place).copied().unwrap_or(InterfaceState::Out)
     }
 
     fn forget(&self, id: &str) {

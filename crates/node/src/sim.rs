@@ -21,7 +21,7 @@ mod volumes;
 pub use volumes::{Cut, cut_into};
 
 use crate::volume::Tasks;
-use base::machine::{Console, ExitCause, Spec, State, Wanted};
+use base::machine::{Console, ExitCause, InterfaceState, Spec, State, Wanted};
 use base::volume;
 use base::{Clock, Timestamp};
 use std::collections::HashMap;
@@ -41,6 +41,8 @@ pub struct Driver {
     volumes: Arc<Volumes>,
     tasks: Option<Tasks>,
     launch_time: Duration,
+    /// Interfaces beside the primary one, of machines that have some.
+    interfaces: Mutex<HashMap<Box<str>, Vec<String>>>,
     /// Machines whose launch ends later; made when the first one does.
     launches: OnceLock<mpsc::Sender<(Timestamp, Box<str>)>>,
 }
@@ -170,6 +172,7 @@ impl Driver {
             volumes: Arc::new(Volumes::new(cut)),
             tasks: None,
             launch_time,
+            interfaces: Mutex::default(),
             launches: OnceLock::new(),
         }
     }
@@ -217,6 +220,23 @@ impl Driver {
             self.shared.announce(id);
         }
         taken
+    }
+
+    /// Gives a machine the interfaces of its spec, or takes them away from one that is off. Whether
+    /// they are others than before.
+    fn plug(&self, spec: &Spec, next: Option<Machine>) -> bool {
+        let phase = next.map(|machine| machine.phase);
+        let phase = phase.or_else(|| self.shared.machines().get(spec.id.as_str()).map(|m| m.phase));
+        let up = matches!(phase, Some(Phase::Up { .. }));
+        let ids: Vec<String> = match up {
+            true => spec.interfaces.iter().skip(1).map(|i| i.id.clone()).collect(),
+            false => Vec::new(),
+        };
+        let mut all = locked(&self.interfaces);
+        if ids.is_empty() {
+            return all.remove(spec.id.as_str()).is_some();
+        }
+        all.insert(spec.id.as_str().into(), ids.clone()) != Some(ids)
     }
 
     /// Gives a machine its volumes, or takes them away from one that is off.
@@ -311,13 +331,19 @@ impl base::machine::Driver for Driver {
             }
             next
         };
+        let replugged = self.plug(&spec, next);
         let volumes = spec.volumes.iter().map(|volume| volume.id.as_str());
         let phase = locked(&self.shared.machines).get(spec.id.as_str()).map(|m| m.phase);
         match phase {
             Some(Phase::Up { .. }) => self.attach(&spec.id, volumes),
             _ => self.attach(&spec.id, std::iter::empty()),
         }
-        let Some(next) = next else { return };
+        let Some(next) = next else {
+            if replugged {
+                self.shared.announce(&spec.id);
+            }
+            return;
+        };
         if let Phase::Up { since } = next.phase
             && since > now
         {
@@ -329,6 +355,19 @@ impl base::machine::Driver for Driver {
     fn state(&self, id: &str) -> State {
         let machine = self.shared.machines().get(id).copied();
         machine.map_or(State::Absent, |machine| machine.state(self.shared.clock.now()))
+    }
+
+    fn interface_state(&self, machine: &str, interface: &str) -> InterfaceState {
+        let up = self.shared.machines().get(machine).copied();
+        let has = |ids: &Vec<String>| ids.iter().any(|id| id == interface);
+        match up.map(|machine| machine.state(self.shared.clock.now())) {
+            Some(State::Running { .. })
+                if locked(&self.interfaces).get(machine).is_some_and(has) =>
+            {
+                InterfaceState::In
+            }
+            _ => InterfaceState::Out,
+        }
     }
 
     fn forget(&self, id: &str) {
@@ -374,6 +413,7 @@ mod tests {
             memory_mib: 512,
             volumes: Vec::new(),
             forced_off: Vec::new(),
+            forced_off_interfaces: Vec::new(),
             local_disks: Vec::new(),
             interfaces: Vec::new(),
             metadata: Metadata::default(),

@@ -2,7 +2,7 @@
 //! services stand on when none of them matters.
 
 use base::key::{DataKey, Error, Keys, WrappedKey};
-use base::machine::{Console, Driver, Spec, State};
+use base::machine::{Console, Driver, InterfaceState, Spec, State};
 use base::volume::{self, Blocks, Content};
 use std::io;
 
@@ -41,6 +41,10 @@ impl Driver for Nothing {
 
     fn state(&self, _: &str) -> State {
         State::Absent
+    }
+
+    fn interface_state(&self, _: &str, _: &str) -> InterfaceState {
+        InterfaceState::Out
     }
 
     fn forget(&self, _: &str) {}

@@ -1,7 +1,7 @@
 //! Who is woken by what a driver announces.
 
 use base::Clock;
-use base::machine::{Console, Driver, Spec, State};
+use base::machine::{Console, Driver, InterfaceState, Spec, State};
 use base::volume;
 use service::call::{Effect, Environment};
 use service::reconcile::{Reconciler, start};
@@ -55,6 +55,10 @@ impl Driver for Announcer {
 
     fn state(&self, _: &str) -> State {
         State::Absent
+    }
+
+    fn interface_state(&self, _: &str, _: &str) -> InterfaceState {
+        InterfaceState::Out
     }
 
     fn forget(&self, _: &str) {}

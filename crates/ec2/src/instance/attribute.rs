@@ -201,6 +201,7 @@ pub(super) fn modify_instance_attribute(
             let facts =
                 instance_type::find(&name).ok_or_else(|| instance_type::does_not_exist(&name))?;
             launch::check_architecture(facts, &instance.architecture)?;
+            interface::check_count(facts, 1 + instance.more_interfaces.len())?;
             if instance.ebs_optimized && facts.ebs_optimized == "unsupported" {
                 return Err(launch::not_ebs_optimized());
             }
@@ -229,11 +230,13 @@ pub(super) fn modify_instance_attribute(
             return Err(Error::unsupported("Enhanced networking cannot be switched off here."));
         }
         Change::SourceDestCheck(check) => {
+            one_interface(&instance)?;
             return change_interface(call, &instance, |interface| {
                 interface.source_dest_check = check;
             });
         }
         Change::Groups(groups) => {
+            one_interface(&instance)?;
             interface::check_groups(call, &groups, &instance.vpc_id, &instance.subnet_id)?;
             return change_interface(call, &instance, |interface| interface.groups = groups);
         }
@@ -259,6 +262,21 @@ pub(super) fn modify_instance_attribute(
     Ok(wire::Empty)
 }
 
+/// What belongs to an interface can be named by its instance while that has only one.
+fn one_interface(instance: &Instance) -> Result<(), Error> {
+    if instance.more_interfaces.is_empty() {
+        return Ok(());
+    }
+    Err(Error::client(
+        "InvalidInstanceID",
+        format!(
+            "There are multiple interfaces attached to instance '{}'. Please specify an interface \
+             ID for the operation instead.",
+            instance.id
+        ),
+    ))
+}
+
 /// Changes the primary interface of an instance.
 fn change_interface(
     call: &mut Call<'_>,
@@ -271,7 +289,8 @@ fn change_interface(
         .ok_or_else(|| Error::internal(format!("{} has no interface", instance.id)))?;
     let mut interface = Interface::clone(&found);
     change(&mut interface);
-    interface::put(call, interface)?;
+    let account = call.account();
+    interface::put(call, account, interface)?;
     Ok(wire::Empty)
 }
 
@@ -282,9 +301,10 @@ pub(super) fn reset_instance_attribute(
     let instance = get_one(call, input.instance_id)?;
     require_alive(&instance)?;
     match input.attribute.as_deref().unwrap_or_default() {
-        "sourceDestCheck" => change_interface(call, &instance, |interface| {
-            interface.source_dest_check = true;
-        }),
+        "sourceDestCheck" => {
+            one_interface(&instance)?;
+            change_interface(call, &instance, |interface| interface.source_dest_check = true)
+        }
         // Instances here have neither, which is the default.
         "kernel" | "ramdisk" => require_stopped(&instance).map(|()| wire::Empty),
         other => Err(Error::invalid_parameter_value(format!(
@@ -292,6 +312,33 @@ pub(super) fn reset_instance_attribute(
              sourceDestCheck can be reset."
         ))),
     }
+}
+
+pub(super) fn modify_private_dns_name_options(
+    call: &mut Call<'_>,
+    input: api::ModifyPrivateDnsNameOptionsRequest,
+) -> Result<api::ModifyPrivateDnsNameOptionsResult, Error> {
+    let found = get_one(call, input.instance_id)?;
+    require_alive(&found)?;
+    let mut instance = Instance::clone(&found);
+    let options = &mut instance.name_options;
+    if let Some(kind) = input.private_dns_hostname_type {
+        options.resource_name = kind == "resource-name";
+        // "You must stop the instance to change its hostname type" (EC2 User Guide).
+        if options.resource_name != found.name_options.resource_name {
+            require_stopped(&found)?;
+        }
+    }
+    if let Some(on) = input.enable_resource_name_dns_a_record {
+        options.resource_name_a = on;
+    }
+    if let Some(on) = input.enable_resource_name_dns_aaaa_record {
+        options.resource_name_aaaa = on;
+    }
+    if instance != *found {
+        put(call, instance);
+    }
+    Ok(api::ModifyPrivateDnsNameOptionsResult { return_: Some(true) })
 }
 
 /// IMDS options that a request asks for; `None` leaves one as it is.

@@ -1,10 +1,15 @@
 //! DescribeInstances, and the API's shape of an instance.
 
 use super::{metadata_options, peek_all, state, tokens};
-use crate::interface::{Names, one, private_dns_name, public_dns_name};
+use crate::interface::{
+    Names, attachment_status, one, private_dns_name, public_dns_name, resource_dns_name,
+};
 use crate::kept::{Items, Made};
-use crate::record::{AttachedVolume, Instance, InstanceState, Interface, Shown, key};
-use crate::volume::attachment_status;
+use crate::record::{
+    AttachedVolume, AttachmentState, ElasticPart, Instance, InstanceState, Interface,
+    InterfaceAttachment, Shown, key,
+};
+use crate::volume;
 use crate::{instance_type, tag};
 use model::ec2::{self as api, op};
 use service::filter::{Field, Filters, Values};
@@ -12,6 +17,7 @@ use service::page::page;
 use service::{Call, Error, Operation, operation};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wire::shape::Slot;
 use wire::{Encoder, Member, Shape};
@@ -19,52 +25,68 @@ use wire::{Encoder, Member, Shape};
 /// An instance with what its description and its filters need.
 pub(crate) struct View {
     pub(crate) instance: Arc<Instance>,
-    /// The primary interface; a terminated instance has none.
-    interface: Option<Arc<Interface>>,
-    groups: Vec<api::GroupIdentifier>,
+    /// Its interfaces, the primary one first; a terminated instance has none.
+    interfaces: Vec<Place>,
+    region: String,
     account: String,
     zone_id: String,
     private_dns_name: String,
     public_dns_name: String,
+    /// Public addresses in its VPC have names.
+    has_names: bool,
+}
+
+/// One of its interfaces.
+struct Place {
+    interface: Arc<Interface>,
+    groups: Vec<api::GroupIdentifier>,
 }
 
 impl View {
-    /// The view of an instance, with its interface if the caller has just staged it.
+    /// The view of an instance, with its interfaces if the caller has just staged them.
     pub(crate) fn new(
         call: &Call<'_>,
         names: &mut Names,
         instance: Arc<Instance>,
-        interface: Option<Arc<Interface>>,
+        interfaces: Option<Vec<Arc<Interface>>>,
     ) -> Result<Self, Error> {
         let gone = instance.state == InstanceState::Terminated;
-        let interface = match interface {
-            None if !gone => call.peek::<Interface>(&key::of(
-                call.region,
-                key::INTERFACE,
-                call.account(),
-                &instance.interface_id,
-            ))?,
-            given => given,
-        };
-        let groups = match &interface {
-            Some(interface) => names.groups(call, &interface.groups)?,
-            None => Vec::new(),
-        };
-        let public_dns_name = match instance.public_ip {
-            Some(address) if names.dns_hostnames(call, &instance.vpc_id)? => {
-                public_dns_name(call.region, address)
+        let interfaces = match interfaces {
+            Some(given) => given,
+            None if gone => Vec::new(),
+            None => {
+                let more = instance.more_interfaces.iter().map(|place| &place.interface_id);
+                let mut found = Vec::with_capacity(1 + instance.more_interfaces.len());
+                for id in std::iter::once(&instance.interface_id).chain(more) {
+                    let at = key::of(call.region, key::INTERFACE, call.account(), id);
+                    found.extend(call.peek::<Interface>(&at)?);
+                }
+                found
             }
+        };
+        let mut places = Vec::with_capacity(interfaces.len());
+        for interface in interfaces {
+            let groups = names.groups(call, &interface.groups)?;
+            places.push(Place { interface, groups });
+        }
+        let has_public = |place: &Place| {
+            place.interface.public_ip.is_some() || !place.interface.secondary.is_empty()
+        };
+        let asks = instance.public_ip.is_some() || places.iter().any(has_public);
+        let has_names = asks && names.dns_hostnames(call, &instance.vpc_id)?;
+        let public_dns_name = match instance.public_ip {
+            Some(address) if has_names => public_dns_name(call.region, address),
             _ => String::new(),
         };
-        let private_dns_name =
-            if gone { String::new() } else { private_dns_name(call.region, instance.private_ip) };
+        let private_dns_name = if gone { String::new() } else { host_name(call.region, &instance) };
         Ok(View {
             zone_id: names.zone_id(call.region, &instance.availability_zone),
+            region: call.region.to_owned(),
             account: call.account().to_owned(),
-            interface,
-            groups,
+            interfaces: places,
             private_dns_name,
             public_dns_name,
+            has_names,
             instance,
         })
     }
@@ -72,17 +94,18 @@ impl View {
     /// Shows the instance, which is encoded only if it was not, or not as it is now.
     fn show(&self, item: &'static Member, out: &mut dyn Encoder) {
         let is_same = |shown: &Shown| {
-            let same_interface = match (&shown.interface, &self.interface) {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                (one, other) => one.is_none() && other.is_none(),
-            };
-            same_interface
-                && shown.groups == self.groups
+            shown.interfaces.len() == self.interfaces.len()
+                && shown
+                    .interfaces
+                    .iter()
+                    .zip(&self.interfaces)
+                    .all(|(one, other)| Arc::ptr_eq(one, &other.interface))
+                && shown.groups.iter().zip(&self.interfaces).all(|(one, o)| *one == o.groups)
                 && shown.public_dns_name == self.public_dns_name
         };
         let made_of = || Shown {
-            interface: self.interface.clone(),
-            groups: self.groups.clone(),
+            interfaces: self.interfaces.iter().map(|p| Arc::clone(&p.interface)).collect(),
+            groups: self.interfaces.iter().map(|place| place.groups.clone()).collect(),
             public_dns_name: self.public_dns_name.clone(),
         };
         self.instance.kept.show(item, out, is_same, made_of, |show| show(&to_model(self)));
@@ -92,20 +115,77 @@ impl View {
         self.instance.state == InstanceState::Terminated
     }
 
-    fn association(&self) -> Option<api::InstanceNetworkInterfaceAssociation> {
-        self.instance.public_ip.map(|address| api::InstanceNetworkInterfaceAssociation {
-            ip_owner_id: Some("amazon".to_owned()),
-            public_dns_name: Some(self.public_dns_name.clone()),
+    fn primary(&self) -> Option<&Place> {
+        self.interfaces.first().filter(|p| p.interface.id == self.instance.interface_id)
+    }
+
+    fn groups(&self) -> &[api::GroupIdentifier] {
+        self.primary().map(|place| place.groups.as_slice()).unwrap_or_default()
+    }
+
+    fn public_name(&self, address: Ipv4Addr) -> String {
+        if self.has_names { public_dns_name(&self.region, address) } else { String::new() }
+    }
+
+    fn association(
+        &self,
+        public_ip: Option<Ipv4Addr>,
+        elastic: Option<&ElasticPart>,
+    ) -> Option<api::InstanceNetworkInterfaceAssociation> {
+        public_ip.map(|address| api::InstanceNetworkInterfaceAssociation {
+            ip_owner_id: Some(self.owner(elastic).to_owned()),
+            public_dns_name: Some(self.public_name(address)),
             public_ip: Some(address.to_string()),
             ..Default::default()
         })
     }
 
-    fn interface_model(&self, interface: &Interface) -> api::InstanceNetworkInterface {
-        let association = self.association();
+    fn owner(&self, elastic: Option<&ElasticPart>) -> &str {
+        if elastic.is_some() { &self.account } else { "amazon" }
+    }
+
+    /// State of an interface's attachment: a launch's is as far as its instance.
+    fn attachment_status(&self, attachment: &InterfaceAttachment) -> &'static str {
+        match (self.instance.state, attachment.state) {
+            (InstanceState::Pending, AttachmentState::Attached) => "attaching",
+            (InstanceState::ShuttingDown, _) => "detaching",
+            (_, state) => attachment_status(state),
+        }
+    }
+
+    fn interface_model(&self, place: &Place) -> api::InstanceNetworkInterface {
+        let Place { interface, groups } = place;
+        let name = |address| Some(private_dns_name(&self.region, address));
+        let association = self.association(interface.public_ip, interface.elastic.as_ref());
         let private_ip = interface.private_ip.to_string();
-        api::InstanceNetworkInterface {
+        let primary = api::InstancePrivateIpAddress {
             association: association.clone(),
+            primary: Some(true),
+            private_dns_name: name(interface.private_ip),
+            private_ip_address: Some(private_ip.clone()),
+        };
+        let secondary = interface.secondary.iter().map(|own| {
+            let elastic = own.elastic.as_ref();
+            api::InstancePrivateIpAddress {
+                association: self.association(elastic.map(|part| part.public_ip), elastic),
+                primary: Some(false),
+                private_dns_name: name(own.private_ip),
+                private_ip_address: Some(own.private_ip.to_string()),
+            }
+        });
+        let ipv6 =
+            interface.ipv6.iter().enumerate().map(|(number, address)| api::InstanceIpv6Address {
+                ipv6_address: Some(address.to_string()),
+                is_primary_ipv6: Some(interface.primary_ipv6 && number == 0),
+            });
+        let prefixes = interface.prefixes.iter();
+        let prefixes =
+            prefixes.map(|p| api::InstanceIpv4Prefix { ipv4_prefix: Some(p.to_string()) });
+        let ipv6_prefixes = interface.ipv6_prefixes.iter();
+        let ipv6_prefixes =
+            ipv6_prefixes.map(|p| api::InstanceIpv6Prefix { ipv6_prefix: Some(p.to_string()) });
+        api::InstanceNetworkInterface {
+            association,
             attachment: interface.attachment.as_ref().map(|attachment| {
                 api::InstanceNetworkInterfaceAttachment {
                     attach_time: Some(attachment.attached),
@@ -113,26 +193,23 @@ impl View {
                     delete_on_termination: Some(attachment.delete_on_termination),
                     device_index: i32::try_from(attachment.device_index).ok(),
                     network_card_index: Some(0),
-                    status: Some(interface_status(self.instance.state).to_owned()),
+                    status: Some(self.attachment_status(attachment).to_owned()),
                     ..Default::default()
                 }
             }),
             description: Some(interface.description.clone()),
-            groups: Some(self.groups.clone()),
+            groups: Some(groups.clone()),
             interface_type: Some("interface".to_owned()),
-            ipv6_addresses: Some(Vec::new()),
+            ipv4_prefixes: (!interface.prefixes.is_empty()).then(|| prefixes.collect()),
+            ipv6_addresses: Some(ipv6.collect()),
+            ipv6_prefixes: (!interface.ipv6_prefixes.is_empty()).then(|| ipv6_prefixes.collect()),
             mac_address: Some(interface.mac.clone()),
             network_interface_id: Some(interface.id.clone()),
             operator: not_managed(),
             owner_id: Some(self.account.clone()),
-            private_dns_name: Some(self.private_dns_name.clone()),
-            private_ip_address: Some(private_ip.clone()),
-            private_ip_addresses: Some(vec![api::InstancePrivateIpAddress {
-                association,
-                primary: Some(true),
-                private_dns_name: Some(self.private_dns_name.clone()),
-                private_ip_address: Some(private_ip),
-            }]),
+            private_dns_name: name(interface.private_ip),
+            private_ip_address: Some(private_ip),
+            private_ip_addresses: Some(std::iter::once(primary).chain(secondary).collect()),
             source_dest_check: Some(interface.source_dest_check),
             status: Some("in-use".to_owned()),
             subnet_id: Some(interface.subnet_id.clone()),
@@ -142,17 +219,17 @@ impl View {
     }
 }
 
-fn not_managed() -> Option<api::OperatorResponse> {
-    Some(api::OperatorResponse { managed: Some(false), ..Default::default() })
+/// The host name that DHCP gives (EC2 User Guide, "EC2 instance hostnames and domains").
+fn host_name(region: &str, instance: &Instance) -> String {
+    if instance.name_options.resource_name {
+        resource_dns_name(region, &instance.id)
+    } else {
+        private_dns_name(region, instance.private_ip)
+    }
 }
 
-/// State of an interface's attachment while its instance is in `state`.
-fn interface_status(state: InstanceState) -> &'static str {
-    match state {
-        InstanceState::Pending => "attaching",
-        InstanceState::ShuttingDown => "detaching",
-        _ => "attached",
-    }
+fn not_managed() -> Option<api::OperatorResponse> {
+    Some(api::OperatorResponse { managed: Some(false), ..Default::default() })
 }
 
 /// A mapping of an attached volume.
@@ -165,7 +242,7 @@ pub(super) fn block_device(
         ebs: Some(api::EbsInstanceBlockDevice {
             attach_time: Some(volume.attached),
             delete_on_termination: Some(volume.delete_on_termination),
-            status: Some(attachment_status(instance, volume).to_owned()),
+            status: Some(volume::attachment_status(instance, volume).to_owned()),
             volume_id: Some(volume.volume_id.clone()),
             ..Default::default()
         }),
@@ -177,7 +254,9 @@ pub(crate) fn to_model(view: &View) -> api::Instance {
     let instance = &*view.instance;
     let live = |text: &str| (!view.is_gone()).then(|| text.to_owned());
     let facts = instance_type::find(&instance.instance_type);
-    let interfaces = view.interface.iter().map(|interface| view.interface_model(interface));
+    let interfaces = view.interfaces.iter().map(|place| view.interface_model(place));
+    let names = &instance.name_options;
+    let ipv6 = view.primary().and_then(|place| place.interface.ipv6.first());
     api::Instance {
         ami_launch_index: i32::try_from(instance.launch_index).ok(),
         architecture: Some(instance.architecture.clone()),
@@ -203,6 +282,7 @@ pub(crate) fn to_model(view: &View) -> api::Instance {
         image_id: Some(instance.image_id.clone()),
         instance_id: Some(instance.id.clone()),
         instance_type: Some(instance.instance_type.clone()),
+        ipv6_address: ipv6.map(ToString::to_string),
         key_name: instance.key_name.clone(),
         launch_time: Some(instance.launched),
         maintenance_options: Some(api::InstanceMaintenanceOptions {
@@ -226,9 +306,9 @@ pub(crate) fn to_model(view: &View) -> api::Instance {
         platform_details: Some("Linux/UNIX".to_owned()),
         private_dns_name: Some(view.private_dns_name.clone()),
         private_dns_name_options: (!view.is_gone()).then(|| api::PrivateDnsNameOptionsResponse {
-            enable_resource_name_dns_aaaa_record: Some(false),
-            enable_resource_name_dns_a_record: Some(false),
-            hostname_type: Some("ip-name".to_owned()),
+            enable_resource_name_dns_aaaa_record: Some(names.resource_name_aaaa),
+            enable_resource_name_dns_a_record: Some(names.resource_name_a),
+            hostname_type: Some(hostname_type(instance).to_owned()),
         }),
         private_ip_address: (!view.is_gone()).then(|| instance.private_ip.to_string()),
         product_codes: Some(Vec::new()),
@@ -236,7 +316,7 @@ pub(crate) fn to_model(view: &View) -> api::Instance {
         public_ip_address: instance.public_ip.map(|address| address.to_string()),
         root_device_name: Some(instance.root_device_name.clone()),
         root_device_type: Some("ebs".to_owned()),
-        security_groups: Some(view.groups.clone()),
+        security_groups: Some(view.groups().to_vec()),
         source_dest_check: (!view.is_gone()).then_some(instance.source_dest_check),
         state: Some(state(instance.state)),
         state_reason: instance.state_reason.as_ref().map(|reason| api::StateReason {
@@ -252,6 +332,11 @@ pub(crate) fn to_model(view: &View) -> api::Instance {
         vpc_id: live(&instance.vpc_id),
         ..Default::default()
     }
+}
+
+/// PrivateDnsNameOptions' HostnameType.
+fn hostname_type(instance: &Instance) -> &'static str {
+    if instance.name_options.resource_name { "resource-name" } else { "ip-name" }
 }
 
 /// State of detailed monitoring.
@@ -284,15 +369,37 @@ fn each_volume<'a>(
 }
 
 fn on_interface<'a>(view: &'a View, value: impl Fn(&'a Interface) -> Cow<'a, str>) -> Values<'a> {
-    view.interface.iter().map(|interface| value(interface)).collect()
+    view.interfaces.iter().map(|place| value(&place.interface)).collect()
+}
+
+fn on_interfaces<'a, I: Iterator<Item = String>>(
+    view: &'a View,
+    values: impl Fn(&'a Interface) -> I,
+) -> Values<'a> {
+    view.interfaces.iter().flat_map(|p| values(&p.interface).map(Into::into)).collect()
 }
 
 fn on_attachment<'a>(
     view: &'a View,
-    value: impl Fn(&'a crate::record::InterfaceAttachment) -> Cow<'a, str>,
+    value: impl Fn(&'a InterfaceAttachment) -> Cow<'a, str>,
 ) -> Values<'a> {
-    let attachment = view.interface.as_ref().and_then(|interface| interface.attachment.as_ref());
-    attachment.map(value).into_iter().collect()
+    let attachments = view.interfaces.iter().filter_map(|p| p.interface.attachment.as_ref());
+    attachments.map(value).collect()
+}
+
+/// The public addresses of an interface, with what makes them elastic.
+fn public_ips(interface: &Interface) -> impl Iterator<Item = (Ipv4Addr, Option<&ElasticPart>)> {
+    let primary = interface.public_ip.map(|address| (address, interface.elastic.as_ref()));
+    let secondary = interface.secondary.iter().filter_map(|own| own.elastic.as_ref());
+    primary.into_iter().chain(secondary.map(|part| (part.public_ip, Some(part))))
+}
+
+fn on_public<'a>(
+    view: &'a View,
+    value: impl Fn(Ipv4Addr, Option<&'a ElasticPart>) -> Option<String>,
+) -> Values<'a> {
+    let all = view.interfaces.iter().flat_map(|place| public_ips(&place.interface));
+    all.filter_map(|(address, elastic)| value(address, elastic).map(Into::into)).collect()
 }
 
 fn public_ip(view: &View) -> Values<'_> {
@@ -310,20 +417,59 @@ fn private_name(view: &View) -> Values<'_> {
     vec![view.private_dns_name.as_str().into()]
 }
 
-fn private_ip(view: &View) -> Values<'_> {
-    on_interface(view, |interface| interface.private_ip.to_string().into())
+fn private_ips(view: &View) -> Values<'_> {
+    on_interfaces(view, |interface| {
+        let secondary = interface.secondary.iter().map(|own| own.private_ip.to_string());
+        std::iter::once(interface.private_ip.to_string()).chain(secondary)
+    })
 }
 
-fn address_owner(view: &View) -> Values<'_> {
-    one(view.instance.public_ip.map(|_| "amazon"))
+fn ipv6(view: &View) -> Values<'_> {
+    on_interfaces(view, |interface| interface.ipv6.iter().map(ToString::to_string))
 }
 
 fn group_ids(view: &View) -> Values<'_> {
-    view.interface.iter().flat_map(|i| i.groups.iter().map(|id| id.as_str().into())).collect()
+    let primary = view.primary().into_iter();
+    primary.flat_map(|p| p.interface.groups.iter().map(|id| id.as_str().into())).collect()
 }
 
 fn group_names(view: &View) -> Values<'_> {
-    view.groups.iter().filter_map(|g| g.group_name.as_deref()).map(Into::into).collect()
+    view.groups().iter().filter_map(|g| g.group_name.as_deref()).map(Into::into).collect()
+}
+
+fn interface_group_ids(view: &View) -> Values<'_> {
+    on_interfaces(view, |interface| interface.groups.iter().cloned())
+}
+
+fn interface_group_names(view: &View) -> Values<'_> {
+    let groups = view.interfaces.iter().flat_map(|place| &place.groups);
+    groups.filter_map(|group| group.group_name.as_deref()).map(Into::into).collect()
+}
+
+fn interface_owner(view: &View) -> Values<'_> {
+    on_public(view, |_, elastic| Some(view.owner(elastic).to_owned()))
+}
+
+fn interface_public_ip(view: &View) -> Values<'_> {
+    on_public(view, |address, _| Some(address.to_string()))
+}
+
+fn interface_public_name(view: &View) -> Values<'_> {
+    on_public(view, |address, _| Some(view.public_name(address)).filter(|name| !name.is_empty()))
+}
+
+fn allocation_id(view: &View) -> Values<'_> {
+    on_public(view, |_, elastic| elastic.map(|part| part.allocation_id.clone()))
+}
+
+fn association_id(view: &View) -> Values<'_> {
+    on_public(view, |_, elastic| elastic.map(|part| part.association_id.clone()))
+}
+
+fn interface_names(view: &View) -> Values<'_> {
+    on_interfaces(view, |interface| {
+        std::iter::once(private_dns_name(&view.region, interface.private_ip))
+    })
 }
 
 fn flag<'a>(enabled: bool) -> Values<'a> {
@@ -351,7 +497,7 @@ const FILTERS: &[Field<View>] = &[
         each_volume(v, |volume| volume.device_name.as_str().into())
     }),
     ("block-device-mapping.status", |v| {
-        each_volume(v, |volume| attachment_status(&v.instance, volume).into())
+        each_volume(v, |volume| volume::attachment_status(&v.instance, volume).into())
     }),
     ("block-device-mapping.volume-id", |v| {
         each_volume(v, |volume| volume.volume_id.as_str().into())
@@ -392,7 +538,7 @@ const FILTERS: &[Field<View>] = &[
     ("instance.group-id", group_ids),
     ("instance.group-name", group_names),
     ("ip-address", public_ip),
-    ("ipv6-address", none),
+    ("ipv6-address", ipv6),
     ("kernel-id", none),
     ("key-name", |v| one(v.instance.key_name.as_deref())),
     ("launch-index", |v| vec![v.instance.launch_index.to_string().into()]),
@@ -408,23 +554,28 @@ const FILTERS: &[Field<View>] = &[
     ("metadata-options.instance-metadata-tags", |v| flag(v.instance.metadata_options.tags)),
     ("metadata-options.state", |_| vec!["applied".into()]),
     ("monitoring-state", |v| vec![monitoring(&v.instance).into()]),
-    ("network-interface.addresses.association.allocation-id", none),
-    ("network-interface.addresses.association.association-id", none),
+    ("network-interface.addresses.association.allocation-id", allocation_id),
+    ("network-interface.addresses.association.association-id", association_id),
     ("network-interface.addresses.association.carrier-ip", none),
     ("network-interface.addresses.association.customer-owned-ip", none),
-    ("network-interface.addresses.association.ip-owner-id", address_owner),
-    ("network-interface.addresses.association.public-dns-name", public_name),
-    ("network-interface.addresses.association.public-ip", public_ip),
-    ("network-interface.addresses.primary", |v| on_interface(v, |_| "true".into())),
-    ("network-interface.addresses.private-dns-name", private_name),
-    ("network-interface.addresses.private-ip-address", private_ip),
-    ("network-interface.association.allocation-id", none),
-    ("network-interface.association.association-id", none),
+    ("network-interface.addresses.association.ip-owner-id", interface_owner),
+    ("network-interface.addresses.association.public-dns-name", interface_public_name),
+    ("network-interface.addresses.association.public-ip", interface_public_ip),
+    ("network-interface.addresses.primary", |v| {
+        on_interfaces(v, |interface| {
+            std::iter::once("true".to_owned())
+                .chain(interface.secondary.iter().map(|_| "false".to_owned()))
+        })
+    }),
+    ("network-interface.addresses.private-dns-name", interface_names),
+    ("network-interface.addresses.private-ip-address", private_ips),
+    ("network-interface.association.allocation-id", allocation_id),
+    ("network-interface.association.association-id", association_id),
     ("network-interface.association.carrier-ip", none),
     ("network-interface.association.customer-owned-ip", none),
-    ("network-interface.association.ip-owner-id", address_owner),
-    ("network-interface.association.public-dns-name", public_name),
-    ("network-interface.association.public-ip", public_ip),
+    ("network-interface.association.ip-owner-id", interface_owner),
+    ("network-interface.association.public-dns-name", interface_public_name),
+    ("network-interface.association.public-ip", interface_public_ip),
     ("network-interface.attachment.attach-time", |v| {
         on_attachment(v, |a| a.attached.iso_millis().into())
     }),
@@ -443,30 +594,39 @@ const FILTERS: &[Field<View>] = &[
     }),
     ("network-interface.attachment.network-card-index", |v| on_attachment(v, |_| "0".into())),
     ("network-interface.attachment.status", |v| {
-        on_attachment(v, |_| interface_status(v.instance.state).into())
+        on_attachment(v, |a| v.attachment_status(a).into())
     }),
     ("network-interface.availability-zone", |v| {
         on_interface(v, |i| i.availability_zone.as_str().into())
     }),
     ("network-interface.deny-all-igw-traffic", no),
     ("network-interface.description", |v| on_interface(v, |i| i.description.as_str().into())),
-    ("network-interface.group-id", group_ids),
-    ("network-interface.group-name", group_names),
-    ("network-interface.ipv4-prefixes.ipv4-prefix", none),
-    ("network-interface.ipv6-address", none),
-    ("network-interface.ipv6-addresses.ipv6-address", none),
-    ("network-interface.ipv6-addresses.is-primary-ipv6", none),
+    ("network-interface.group-id", interface_group_ids),
+    ("network-interface.group-name", interface_group_names),
+    ("network-interface.ipv4-prefixes.ipv4-prefix", |v| {
+        on_interfaces(v, |interface| interface.prefixes.iter().map(ToString::to_string))
+    }),
+    ("network-interface.ipv6-address", ipv6),
+    ("network-interface.ipv6-addresses.ipv6-address", ipv6),
+    ("network-interface.ipv6-addresses.is-primary-ipv6", |v| {
+        on_interfaces(v, |interface| {
+            let numbered = interface.ipv6.iter().enumerate();
+            numbered.map(|(number, _)| (interface.primary_ipv6 && number == 0).to_string())
+        })
+    }),
     ("network-interface.ipv6-native", no),
-    ("network-interface.ipv6-prefixes.ipv6-prefix", none),
+    ("network-interface.ipv6-prefixes.ipv6-prefix", |v| {
+        on_interfaces(v, |interface| interface.ipv6_prefixes.iter().map(ToString::to_string))
+    }),
     ("network-interface.mac-address", |v| on_interface(v, |i| i.mac.as_str().into())),
     ("network-interface.network-interface-id", |v| on_interface(v, |i| i.id.as_str().into())),
     ("network-interface.operator.managed", no),
     ("network-interface.operator.principal", none),
     ("network-interface.outpost-arn", none),
     ("network-interface.owner-id", |v| on_interface(v, |_| v.account.as_str().into())),
-    ("network-interface.private-dns-name", private_name),
-    ("network-interface.private-ip-address", private_ip),
-    ("network-interface.public-dns-name", public_name),
+    ("network-interface.private-dns-name", interface_names),
+    ("network-interface.private-ip-address", private_ips),
+    ("network-interface.public-dns-name", interface_public_name),
     ("network-interface.requester-id", none),
     ("network-interface.requester-managed", no),
     ("network-interface.source-dest-check", |v| {
@@ -474,11 +634,9 @@ const FILTERS: &[Field<View>] = &[
     }),
     ("network-interface.status", |v| on_interface(v, |_| "in-use".into())),
     ("network-interface.subnet-id", |v| on_interface(v, |i| i.subnet_id.as_str().into())),
-    ("network-interface.tag-key", |v| {
-        v.interface.iter().flat_map(|i| i.tags.keys().map(|key| key.as_str().into())).collect()
-    }),
+    ("network-interface.tag-key", |v| on_interfaces(v, |interface| interface.tags.keys().cloned())),
     ("network-interface.tag-value", |v| {
-        v.interface.iter().flat_map(|i| i.tags.values().map(|text| text.as_str().into())).collect()
+        on_interfaces(v, |interface| interface.tags.values().cloned())
     }),
     ("network-interface.vpc-id", |v| on_interface(v, |i| i.vpc_id.as_str().into())),
     ("network-performance-options.bandwidth-weighting", default),
@@ -491,10 +649,14 @@ const FILTERS: &[Field<View>] = &[
     ("platform", none),
     ("platform-details", |_| vec!["Linux/UNIX".into()]),
     ("private-dns-name", private_name),
-    ("private-dns-name-options.enable-resource-name-dns-a-record", no),
-    ("private-dns-name-options.enable-resource-name-dns-aaaa-record", no),
-    ("private-dns-name-options.hostname-type", |_| vec!["ip-name".into()]),
-    ("private-ip-address", private_ip),
+    ("private-dns-name-options.enable-resource-name-dns-a-record", |v| {
+        vec![v.instance.name_options.resource_name_a.to_string().into()]
+    }),
+    ("private-dns-name-options.enable-resource-name-dns-aaaa-record", |v| {
+        vec![v.instance.name_options.resource_name_aaaa.to_string().into()]
+    }),
+    ("private-dns-name-options.hostname-type", |v| vec![hostname_type(&v.instance).into()]),
+    ("private-ip-address", |v| one((!v.is_gone()).then(|| v.instance.private_ip.to_string()))),
     ("product-code", none),
     ("product-code.type", none),
     ("ramdisk-id", none),

@@ -70,7 +70,9 @@ pub(crate) fn start_instances(
         started.reachable = None;
         started.launched = whole_second(call.now);
         started.state_changed = call.now;
-        if instance.wants_public_ip && instance.public_ip.is_none() {
+        // Not with several interfaces (EC2 User Guide, "Public IPv4 addresses").
+        let wants = instance.wants_public_ip && instance.more_interfaces.is_empty();
+        if wants && instance.public_ip.is_none() {
             started.public_ip = Some(assign_public_address(call, &instance)?);
         }
         put(call, started);

@@ -32,7 +32,6 @@ pub(super) fn refuse_what_is_not_here(input: &api::RunInstancesRequest) -> Resul
     let placement = input.placement.as_ref();
     only("Placement.Tenancy", placement.and_then(|p| p.tenancy.as_deref()), &["default"]);
     only("Placement.GroupName", placement.and_then(|p| p.group_name.as_deref()), &[""]);
-    only("EnablePrimaryIpv6", text(input.enable_primary_ipv6), &["false"]);
     only(
         "EnclaveOptions.Enabled",
         text(input.enclave_options.as_ref().and_then(|o| o.enabled)),
@@ -53,29 +52,9 @@ pub(super) fn refuse_what_is_not_here(input: &api::RunInstancesRequest) -> Resul
         input.network_performance_options.as_ref().and_then(|o| o.bandwidth_weighting.as_deref()),
         &["default"],
     );
-    let names = input.private_dns_name_options.as_ref();
-    only(
-        "PrivateDnsNameOptions.HostnameType",
-        names.and_then(|o| o.hostname_type.as_deref()),
-        &["ip-name"],
-    );
-    only(
-        "PrivateDnsNameOptions.EnableResourceNameDnsARecord",
-        text(names.and_then(|o| o.enable_resource_name_dns_a_record)),
-        &["false"],
-    );
-    only(
-        "PrivateDnsNameOptions.EnableResourceNameDnsAAAARecord",
-        text(names.and_then(|o| o.enable_resource_name_dns_aaaa_record)),
-        &["false"],
-    );
-    let count = |count: Option<i32>| count.map(|count| if count == 0 { "0" } else { "1 or more" });
-    only("Ipv6AddressCount", count(input.ipv6_address_count), &["0"]);
     for given in input.network_interfaces.iter().flatten() {
         let kind = given.interface_type.as_deref();
         only("NetworkInterface.InterfaceType", kind, &["interface"]);
-        only("NetworkInterface.NetworkCardIndex", count(given.network_card_index), &["0"]);
-        only("NetworkInterface.Ipv6AddressCount", count(given.ipv6_address_count), &["0"]);
     }
     refused.map_or(Ok(()), |message| Err(Error::unsupported(message)))
 }

@@ -128,10 +128,14 @@ fn another_spec_has_another_fingerprint() {
         vec!["default".to_owned()],
     );
     let of = |(instance, interface, subnet, vpc, group_names): &Records| {
-        let (interface, subnet, vpc) = (Some(interface), Some(subnet), Some(vpc));
-        let region = region.name;
-        let sources =
-            Sources { region, account: ACCOUNT, instance, interface, subnet, vpc, group_names };
+        let place = Place {
+            interface: Arc::new(interface.clone()),
+            subnet: Some(Arc::new(subnet.clone())),
+            vpc: Some(Arc::new(vpc.clone())),
+            group_names: group_names.clone(),
+        };
+        let (region, places) = (region.name, [place]);
+        let sources = Sources { region, account: ACCOUNT, instance, places: &places };
         let wanted = wanted(instance).unwrap();
         (spec(&sources, wanted), fingerprint(&sources, wanted))
     };
@@ -154,6 +158,14 @@ fn another_spec_has_another_fingerprint() {
         |(i, ..)| drop(i.tags.insert("Name".to_owned(), "web".to_owned())),
         |(_, n, ..)| n.groups.push("sg-1".to_owned()),
         |(_, n, ..)| n.mac = "0a:00:00:00:00:01".to_owned(),
+        |(_, n, ..)| n.ipv6.push("fd00::5".parse().unwrap()),
+        |(_, n, ..)| n.ipv6_prefixes.push("fd00::/80".parse().unwrap()),
+        |(_, n, ..)| n.prefixes.push("10.0.0.16/28".parse().unwrap()),
+        |(i, ..)| i.name_options.resource_name = true,
+        |(_, n, ..)| {
+            let private_ip = "10.0.0.9".parse().unwrap();
+            n.secondary.push(crate::record::SecondaryAddress { private_ip, elastic: None });
+        },
         |(_, _, s, ..)| s.cidr = "10.0.0.0/24".parse().unwrap(),
         |(_, _, _, v, _)| v.dns_hostnames ^= true,
         |(_, _, _, v, _)| v.cidr = "10.0.0.0/16".parse().unwrap(),

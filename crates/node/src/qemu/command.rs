@@ -5,6 +5,7 @@
 //! the VMware port and the keyboard controller 2.1 s; i440fx 2.1 s; microvm 1.85 s, but microvm has
 //! no SMBIOS, by which guests know that they are on EC2.
 
+use super::nics::{NIC_BUS, card, netdev};
 use crate::volume::host::{Chain, DISK_BUS, secret_id};
 use aws_lc_rs::digest;
 use base::machine::Spec;
@@ -143,12 +144,7 @@ pub(crate) fn arguments(line: &Line<'_>) -> Vec<OsString> {
     all.add("-object", "rng-builtin,id=random");
     all.add("-device", "virtio-rng-pci,rng=random");
     add_disks(&mut all, line);
-    for (index, (interface, tap)) in line.spec.interfaces.iter().zip(&line.taps).enumerate() {
-        all.add("-netdev", format!("tap,id=net{index},fd={tap},vhost=off"));
-        let mac = escape(&interface.mac);
-        // Without its option ROM the firmware has nothing to try before the disk.
-        all.add("-device", format!("virtio-net-pci,netdev=net{index},mac={mac},romfile="));
-    }
+    add_cards(&mut all, line);
     if let Some(kernel) = &line.kernel {
         all.add("-kernel", format!("/dev/fd/{}", kernel.kernel));
         all.add("-initrd", format!("/dev/fd/{}", kernel.initrd));
@@ -226,6 +222,27 @@ fn add_disks(all: &mut Arguments, line: &Line<'_>) {
     }
 }
 
+/// The primary card lies on the root bus, the others behind a bridge of their own, where they can be
+/// unplugged. The bridge comes last, so that the places of what was there before it stay the same.
+fn add_cards(all: &mut Arguments, line: &Line<'_>) {
+    for (index, (interface, tap)) in line.spec.interfaces.iter().zip(&line.taps).enumerate() {
+        if index == 1 {
+            add_card_bus(all);
+        }
+        let id = escape(&netdev(&interface.id));
+        all.add("-netdev", format!("tap,id={id},fd={tap},vhost=off"));
+        let bus = (index > 0).then_some(NIC_BUS);
+        all.add("-device", card(interface, bus).to_string());
+    }
+    if line.spec.interfaces.len() < 2 {
+        add_card_bus(all);
+    }
+}
+
+fn add_card_bus(all: &mut Arguments) {
+    all.add("-device", format!("pcie-pci-bridge,id={NIC_BUS}"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +264,7 @@ mod tests {
             memory_mib: 1024,
             volumes: vec![volume("vol-0123456789abcdef0"), volume("vol-0123456789abcdef1")],
             forced_off: Vec::new(),
+            forced_off_interfaces: Vec::new(),
             local_disks: vec![LocalDisk {
                 name: "ephemeral0".to_owned(),
                 device_name: "/dev/sdb".to_owned(),
@@ -305,8 +323,8 @@ mod tests {
             "\"filename\":\"volumes/vol-0123456789abcdef1/3.qcow2\"",
             "\"filename\":\"machines/i-0123456789abcdef0/local-ephemeral0.raw\"",
             "\"serial\":\"ephemeral0\"",
-            "tap,id=net0,fd=13,vhost=off",
-            "mac=0a:00:00:00:00:01",
+            "tap,id=net-eni-1,fd=13,vhost=off",
+            "\"mac\":\"0a:00:00:00:00:01\"",
             "-append\nconsole=ttyS0 a,b",
             "path=machines/i-0123456789abcdef0/console.log,append=on",
         ] {

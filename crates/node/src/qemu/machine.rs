@@ -31,12 +31,14 @@ use super::command;
 use super::directory::{Directory, Record, Stage};
 use super::disks::Disks;
 use super::launch::{connect, connect_disks};
+use super::nics::{NicEvent, Nics, States};
 use super::process::{self, Process};
 use super::qmp::{Client, Event};
 use base::machine::{ExitCause, Spec, State, Wanted};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -64,6 +66,8 @@ pub(crate) struct Handle {
     /// The latest wish; the task's one queue.
     pub(crate) inbox: watch::Sender<Option<Arc<Spec>>>,
     pub(crate) state: Mutex<State>,
+    /// How far each interface beside the primary one is.
+    pub(crate) interfaces: States,
     /// Secret behind the machine's metadata tokens; set before it first runs.
     pub(crate) token_key: OnceLock<Vec<u8>>,
     pub(crate) task: OnceLock<AbortHandle>,
@@ -76,6 +80,7 @@ impl Handle {
             id: id.to_owned(),
             inbox,
             state: Mutex::new(state),
+            interfaces: States::default(),
             token_key: OnceLock::new(),
             task: OnceLock::new(),
         };
@@ -109,6 +114,8 @@ struct Up {
     monitor: Option<Client>,
     /// As `monitor`.
     disks: Option<Disks>,
+    /// As `monitor`, by which it works.
+    nics: Option<Nics>,
     reconnect: Instant,
     closing: Option<Close>,
     /// The guest powered off; QEMU is paused.
@@ -133,6 +140,7 @@ impl Up {
             process,
             monitor: None,
             disks: None,
+            nics: None,
             reconnect: now,
             closing: None,
             powered_off: false,
@@ -144,11 +152,18 @@ impl Up {
 
     /// When something is due.
     fn next_timer(&self) -> Option<Instant> {
-        let lost = self.monitor.is_none() || self.disks.is_none();
+        let lost = self.is_lost();
         let reconnect = lost.then_some(self.reconnect);
         let closing = self.closing.as_ref().map(|close| close.deadline.min(close.next_press));
         let probe = self.next_probe.filter(|_| self.probe.is_none());
-        [reconnect, closing, probe].into_iter().flatten().min()
+        let nics = self.nics.as_ref().and_then(Nics::next_timer);
+        let nics = nics.filter(|_| self.monitor.is_some());
+        [reconnect, closing, probe, nics].into_iter().flatten().min()
+    }
+
+    /// Whether something is to be connected again.
+    fn is_lost(&self) -> bool {
+        self.monitor.is_none() || self.disks.is_none() || self.nics.is_none()
     }
 }
 
@@ -159,6 +174,8 @@ enum Seen {
     Event(Option<Event>),
     /// A disk is out.
     Disk,
+    /// Something of the network cards.
+    Nic(NicEvent),
     /// The connection to the block layer has ended.
     DisksLost,
     End(String),
@@ -276,7 +293,8 @@ impl Machine {
             *known = state;
             changed
         };
-        if changed {
+        let replugged = self.publish_interfaces();
+        if changed || replugged {
             self.shared.announce(&self.handle.id);
         }
     }
@@ -297,6 +315,7 @@ impl Machine {
                 Seen::Wish => {}
                 Seen::Event(event) => self.on_event(event).await,
                 Seen::Disk => {}
+                Seen::Nic(event) => self.on_nic(event).await,
                 Seen::DisksLost => self.on_disks_lost().await,
                 Seen::End(how) => self.on_end(how).await,
                 Seen::Probe(reachable) => self.on_probe(reachable),
@@ -323,6 +342,7 @@ impl Machine {
         match admission::decide(self.phase(), spec.wanted) {
             Action::Nothing => {
                 self.want_disks(&spec);
+                self.want_nics(&spec).await;
                 self.publish();
                 return false;
             }
@@ -374,6 +394,12 @@ impl Machine {
                 None => std::future::pending().await,
             }
         };
+        let nics = async {
+            match &mut up.nics {
+                Some(nics) => Seen::Nic(nics.event().await),
+                None => std::future::pending().await,
+            }
+        };
         let probe = async {
             match &mut up.probe {
                 Some(probe) => probe.await.unwrap_or(None),
@@ -387,6 +413,7 @@ impl Machine {
             how = up.process.ended() => Seen::End(how),
             seen = wish => seen,
             seen = disks => seen,
+            seen = nics => seen,
             reachable = probe => Seen::Probe(reachable),
             () = timer => Seen::Timer,
         }
@@ -401,7 +428,12 @@ impl Machine {
             }
             Some(Event::Reset) => tracing::info!(id = self.handle.id, "the machine was reset"),
             // For those who keep the disks, who have a monitor of their own.
-            Some(Event::IoError { .. } | Event::DeviceDeleted { .. } | Event::JobEnded { .. }) => {}
+            Some(Event::IoError { .. } | Event::JobEnded { .. }) => {}
+            Some(Event::DeviceDeleted { device }) => {
+                if let (Some(nics), Some(monitor)) = (&mut up.nics, &mut up.monitor) {
+                    nics.deleted(&device, monitor).await;
+                }
+            }
             Some(Event::NoSpace { device }) => {
                 let directory = self.shared.data_dir.display();
                 let why = format!(
@@ -412,6 +444,7 @@ impl Machine {
             }
             None => {
                 up.monitor = None;
+                up.nics = None;
                 up.reconnect = Instant::now() + Duration::from_millis(200);
             }
         }
@@ -431,6 +464,33 @@ impl Machine {
         let wanted: Vec<&str> =
             spec.volumes.iter().skip(1).map(|volume| volume.id.as_str()).collect();
         disks.want(&wanted, &spec.forced_off);
+    }
+
+    /// Brings the network cards nearer to what the spec has.
+    async fn want_nics(&mut self, spec: &Spec) {
+        let Some(up) = &mut self.up else { return };
+        if let (Some(nics), Some(monitor)) = (&mut up.nics, &mut up.monitor) {
+            nics.step(spec, monitor).await;
+        }
+    }
+
+    async fn on_nic(&mut self, event: NicEvent) {
+        let Some(up) = &mut self.up else { return };
+        if let (NicEvent::Opened(id, opened), Some(nics), Some(monitor)) =
+            (event, &mut up.nics, &mut up.monitor)
+        {
+            nics.opened(&id, opened, monitor).await;
+        }
+    }
+
+    /// Says how far the interfaces are; whether that is something new.
+    fn publish_interfaces(&self) -> bool {
+        let known = match &self.up {
+            None => Some(BTreeMap::new()),
+            Some(Up { nics: None, .. }) => None,
+            Some(Up { nics: Some(nics), .. }) => Some(nics.states()),
+        };
+        self.handle.interfaces.set(known)
     }
 
     /// The machine is off: nobody uses its volumes and its instance store any more.
@@ -497,7 +557,7 @@ impl Machine {
                 _ => up.next_probe = Some(now + PROBE_FIRST),
             }
         }
-        if (up.monitor.is_none() || up.disks.is_none()) && up.reconnect <= now {
+        if up.is_lost() && up.reconnect <= now {
             self.reconnect().await;
         }
         let Some(close) = self.up.as_mut().and_then(|up| up.closing.as_mut()) else { return };
@@ -531,6 +591,12 @@ impl Machine {
             let (monitor, powered_off) = connected.map_err(silent)??;
             up.monitor = Some(monitor);
             up.powered_off |= powered_off;
+        }
+        if let (None, Some(monitor)) = (&up.nics, &mut up.monitor) {
+            let network = self.shared.network.clone();
+            let nics = Nics::adopted(&self.handle.id, network, monitor);
+            let nics = timeout(HANDSHAKE, nics).await.map_err(silent)?;
+            up.nics = Some(nics.map_err(|error| error.to_string())?);
         }
         if up.disks.is_none() {
             let volumes = self.shared.volumes.clone();

@@ -4,10 +4,13 @@
 //! one task that owns the machine sends them. Only events that the state machine acts on are kept,
 //! so a guest cannot fill our memory with the others. What cannot be parsed is logged and skipped.
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
@@ -179,10 +182,14 @@ impl Client {
         arguments: Value,
     ) -> Result<Value, Error> {
         self.last_id += 1;
-        let id = self.last_id;
-        let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
-        line.push('\n');
+        let line = line(command, &arguments, self.last_id);
         self.writer.write_all(line.as_bytes()).await.map_err(Error::Io)?;
+        self.answer(command).await
+    }
+
+    /// The answer to the command that was sent last.
+    async fn answer(&mut self, command: &str) -> Result<Value, Error> {
+        let id = self.last_id;
         let answer = async {
             loop {
                 match self.answers.recv().await {
@@ -200,10 +207,43 @@ impl Client {
         answer.unwrap_or_else(|_| Err(Error::Silent(command.to_owned())))
     }
 
+    /// [`Client::execute`] with an open file beside it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn pass(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        file: BorrowedFd<'_>,
+    ) -> Result<Value, Error> {
+        self.last_id += 1;
+        let line = line(command, &arguments, self.last_id);
+        let stream: &UnixStream = self.writer.as_ref();
+        let sent = stream.async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut beside = SendAncillaryBuffer::new(&mut space);
+            let files = [file];
+            beside.push(SendAncillaryMessage::ScmRights(&files));
+            let bytes = [IoSlice::new(line.as_bytes())];
+            Ok(sendmsg(stream, &bytes, &mut beside, SendFlags::NOSIGNAL)?)
+        });
+        let sent = sent.await.map_err(Error::Io)?;
+        let rest = line.as_bytes().get(sent..).unwrap_or_default();
+        self.writer.write_all(rest).await.map_err(Error::Io)?;
+        self.answer(command).await
+    }
+
     /// The next event; `None` when the connection has ended. Cancellation safe.
     pub(crate) async fn event(&mut self) -> Option<Event> {
         self.events.recv().await
     }
+}
+
+fn line(command: &str, arguments: &Value, id: u64) -> String {
+    let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
+    line.push('\n');
+    line
 }
 
 async fn read(

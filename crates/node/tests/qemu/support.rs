@@ -228,6 +228,7 @@ pub fn spec(image: &str, wanted: Wanted) -> Spec {
         memory_mib: 1024,
         volumes: vec![attached(ROOT), attached(DATA)],
         forced_off: Vec::new(),
+        forced_off_interfaces: Vec::new(),
         local_disks: Vec::new(),
         interfaces: Vec::new(),
         metadata: Metadata::default(),
@@ -285,6 +286,7 @@ impl Node {
         let uploads = self.data().join("uploads");
         let direct = block::Direct::open(blobs.clone(), Arc::new(OpenKeys), &uploads).unwrap();
         let config = Config {
+            endpoints: node::endpoint::Endpoints::default(),
             volumes: node::volume::Config {
                 data_dir: self.data(),
                 blobs,

@@ -5,6 +5,7 @@ use crate::qemu::boot;
 use crate::qemu::directory::{Directory, Record, Stage};
 use crate::qemu::disks::Disks;
 use crate::qemu::launch::{connect, connect_disks, start};
+use crate::qemu::nics::Nics;
 use crate::qemu::qmp::Client;
 use crate::volume::host::{Chain, Host};
 use base::image::Boot;
@@ -94,6 +95,8 @@ impl Machine {
                 let attached: Vec<String> = spec.volumes.iter().map(|v| v.id.clone()).collect();
                 let volumes = self.shared.volumes.clone();
                 up.disks = Some(Disks::launched(volumes, id, user, host, &attached));
+                let network = self.shared.network.clone();
+                up.nics = Some(Nics::launched(id, network, &spec.interfaces));
                 Ok(up)
             }
             Err(message) => {
@@ -177,7 +180,7 @@ impl Machine {
         };
         let interfaces: Vec<String> = spec.interfaces.iter().map(|i| i.id.clone()).collect();
         tokio::select! {
-            held = network.holds(&interfaces) => held,
+            held = network.holds(&self.handle.id, &interfaces) => held,
             () = self.called_off(spec) => Err("the launch was called off".to_owned()),
         }
     }

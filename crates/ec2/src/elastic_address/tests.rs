@@ -1,0 +1,1 @@
+//! Elastic addresses in a region of records.
