@@ -67,7 +67,9 @@ async fn serve(
     let (blob_config, blobs) = blob_store::open(data, wanted, &store.snapshot(), &keys)?;
     let uploads = data.join("uploads");
     let direct = Arc::new(block::Direct::open(blobs.clone(), Arc::clone(&keys), &uploads)?);
-    let driver = driver(options, data, &clock, (blob_config, &blobs), &keys, &direct)?;
+    let endpoints = node::endpoint::Endpoints::default();
+    let blob_store = (blob_config, &blobs);
+    let driver = driver(options, data, &clock, blob_store, &keys, &direct, &endpoints)?;
     let simulated = driver.name() == "sim";
     let environment = Arc::new(Environment {
         account_id: options.account_id.clone(),
@@ -118,6 +120,13 @@ async fn serve(
         environment.driver.name(),
         environment.account_id
     );
+    let inside = Arc::clone(&dispatcher);
+    endpoints.serve(move |listener| {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let server = service::http::serve(listener, Arc::clone(&inside));
+        Ok(tokio::spawn(server).abort_handle())
+    })?;
     tokio::select! {
         () = service::http::serve(listener, dispatcher) => {}
         () = shutdown => {}
@@ -190,6 +199,7 @@ fn driver(
     (blob_config, blobs): (block::Config, &block::Blobs),
     keys: &Arc<dyn Keys>,
     direct: &Arc<block::Direct>,
+    endpoints: &node::endpoint::Endpoints,
 ) -> Result<Arc<dyn base::machine::Driver>> {
     let simulated = || -> Result<Arc<dyn base::machine::Driver>> {
         let launch = Duration::from_millis(options.sim_launch_time);
@@ -220,6 +230,7 @@ fn driver(
             },
             clock: clock.clone(),
             network,
+            endpoints: endpoints.clone(),
             volumes: node::volume::Config {
                 data_dir: data.to_path_buf(),
                 blobs: blobs.clone(),

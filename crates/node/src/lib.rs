@@ -11,6 +11,8 @@
 //! [`qemu`]'s process module.
 
 pub mod doctor;
+pub mod endpoint;
+mod flow_log;
 pub mod image;
 pub mod imds;
 pub mod qemu;

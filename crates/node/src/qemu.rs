@@ -24,17 +24,21 @@ mod disks;
 mod launch;
 mod machine;
 mod network;
+mod nics;
 pub(crate) mod process;
 pub(crate) mod qmp;
 
 pub use accelerator::{Accelerator, Verdict, cached as cached_verdict};
 pub use network::Fabric;
 
+use crate::endpoint::Endpoints;
+use crate::flow_log::FlowLogs;
 use crate::imds;
 use crate::volume::{self, Volumes};
 use accelerator::Judge;
 use base::Clock;
-use base::machine::{Console, Spec, State};
+use base::machine::{Console, InterfaceState, Spec, State};
+use base::network::Plan;
 use directory::Directory;
 use machine::{Handle, Machine};
 use network::Network;
@@ -74,6 +78,8 @@ pub struct Config {
     pub clock: Clock,
     /// The data plane.
     pub network: net::Config,
+    /// Where the cloud's own services are inside of VPCs.
+    pub endpoints: Endpoints,
     /// What volumes need.
     pub volumes: volume::Config,
 }
@@ -136,7 +142,7 @@ pub(crate) struct Shared {
     qemu: PathBuf,
     volumes: Volumes,
     judge: Judge,
-    network: Option<Network>,
+    network: Option<Arc<Network>>,
     runtime: runtime::Handle,
     listener: Arc<OnceLock<Listener>>,
     machines: Mutex<HashMap<String, Arc<Handle>>>,
@@ -216,9 +222,18 @@ impl Driver {
         let identity = Arc::new(identity.map_err(Error::Identity)?);
         let addresses: Arc<Addresses> = Arc::default();
         let network = fabric.map(|fabric| {
-            let servers =
-                Servers { runtime: runtime.clone(), addresses: Arc::clone(&addresses), identity };
-            servers.watch(fabric)
+            let counters = Arc::clone(&fabric);
+            let logs = FlowLogs::start(&config.data_dir, config.clock.clone(), move |vpc| {
+                counters.flows(vpc)
+            })?;
+            let servers = Servers {
+                runtime: runtime.clone(),
+                addresses: Arc::clone(&addresses),
+                owners: Arc::default(),
+                endpoints: config.endpoints.clone(),
+                identity,
+            };
+            servers.watch(fabric, logs)
         });
         let network = network
             .transpose()
@@ -252,7 +267,7 @@ impl Driver {
             timing,
             qemu,
             volumes,
-            network,
+            network: network.map(Arc::new),
             runtime: runtime.clone(),
             listener,
             machines: Mutex::default(),
@@ -333,7 +348,11 @@ impl base::machine::Driver for Driver {
             let mut addresses = locked(&self.shared.addresses);
             if let Some(before) = handle.inbox.borrow().as_deref() {
                 for interface in &before.interfaces {
-                    addresses.remove(&(interface.vpc_id.clone(), interface.private_ip));
+                    let key = (interface.vpc_id.clone(), interface.private_ip);
+                    // An interface that moved on may belong to another machine already.
+                    if addresses.get(&key).is_some_and(|owner| Arc::ptr_eq(owner, &handle)) {
+                        addresses.remove(&key);
+                    }
                 }
             }
             if spec.wanted != base::machine::Wanted::Terminated {
@@ -349,6 +368,11 @@ impl base::machine::Driver for Driver {
     fn state(&self, id: &str) -> State {
         let handle = locked(&self.shared.machines).get(id).cloned();
         handle.map_or(State::Absent, |handle| handle.state())
+    }
+
+    fn interface_state(&self, machine: &str, interface: &str) -> InterfaceState {
+        let handle = locked(&self.shared.machines).get(machine).cloned();
+        handle.map_or(InterfaceState::Out, |handle| handle.interfaces.state(interface))
     }
 
     fn forget(&self, id: &str) {
@@ -451,18 +475,37 @@ async fn tidy(shared: Arc<Shared>) {
 struct Servers {
     runtime: runtime::Handle,
     addresses: Arc<Addresses>,
+    owners: Arc<Owners>,
+    endpoints: Endpoints,
     identity: Arc<imds::identity::Signer>,
+}
+
+/// The plan as it was applied, for addresses that are not the first of an interface.
+type Owners = Mutex<Arc<Plan>>;
+
+/// The first address of the interface that has `address`.
+fn first_address(plan: &Plan, vpc_id: &str, address: Ipv4Addr) -> Option<Ipv4Addr> {
+    let vpc = plan.vpcs.iter().find(|vpc| vpc.id == vpc_id)?;
+    let interface = vpc.interfaces.iter().find(|interface| interface.has(address.into()))?;
+    Some(interface.private_ip)
 }
 
 impl Servers {
     /// Starts the network's thread, which keeps the servers in step with the plans.
-    fn watch(self, fabric: Arc<dyn Fabric>) -> io::Result<Network> {
+    fn watch(self, fabric: Arc<dyn Fabric>, logs: FlowLogs) -> io::Result<Network> {
         let mut running = Running::default();
         let listeners = Arc::clone(&fabric);
-        Network::start(fabric, move |vpcs| {
-            running.retain(vpcs);
-            let mut result = Ok(());
-            for vpc in vpcs {
+        Network::start(fabric, logs, move |plan| {
+            *locked(&self.owners) = Arc::new(plan.clone());
+            let mut result = {
+                let _context = self.runtime.enter();
+                let listen =
+                    |vpc: &str, address, port| listeners.listen_service(vpc, address, port);
+                self.endpoints.follow(plan, listen)
+            };
+            let vpcs: Vec<String> = plan.vpcs.iter().map(|vpc| vpc.id.clone()).collect();
+            running.retain(&vpcs);
+            for vpc in &vpcs {
                 if running.0.contains_key(vpc) {
                     continue;
                 }
@@ -480,8 +523,14 @@ impl Servers {
 
     fn serve(&self, vpc: String, listener: std::net::TcpListener) -> AbortHandle {
         let addresses = Arc::clone(&self.addresses);
+        let owners = Arc::clone(&self.owners);
         let find = move |peer: Ipv4Addr| {
-            let handle = locked(&addresses).get(&(vpc.clone(), peer)).cloned()?;
+            let handle = |address| locked(&addresses).get(&(vpc.clone(), address)).cloned();
+            let other = || {
+                let plan = Arc::clone(&locked(&owners));
+                handle(first_address(&plan, &vpc, peer)?)
+            };
+            let handle = handle(peer).or_else(other)?;
             let spec = handle.inbox.borrow().clone()?;
             let token_key = handle.token_key.get()?.clone();
             Some(imds::Subject { spec, token_key })

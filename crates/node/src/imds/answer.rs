@@ -296,6 +296,7 @@ mod tests {
             memory_mib: 512,
             volumes: Vec::new(),
             forced_off: Vec::new(),
+            forced_off_interfaces: Vec::new(),
             local_disks: Vec::new(),
             interfaces: Vec::new(),
             metadata,

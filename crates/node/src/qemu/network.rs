@@ -3,10 +3,12 @@
 //! The latest plan wins: plans that arrive while one is applied replace each other. Machines wait
 //! until the plan that holds their interfaces is in the kernel. A plan that fails is tried again.
 
+use crate::flow_log::FlowLogs;
 use base::network::Plan;
-use std::collections::HashSet;
+use net::flow::Reading;
+use std::collections::HashMap;
 use std::fmt;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,6 +34,27 @@ pub trait Fabric: Send + Sync + 'static {
     /// What failed and what to do.
     fn listen_metadata(&self, vpc_id: &str) -> Result<TcpListener, String>;
 
+    /// Listens on an address of the node inside a VPC.
+    ///
+    /// # Errors
+    /// What failed and what to do.
+    fn listen_service(
+        &self,
+        vpc_id: &str,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<TcpListener, String> {
+        Err(format!("nobody can listen on {address}:{port} in {vpc_id}"))
+    }
+
+    /// What the flow logs' counters of a VPC show.
+    ///
+    /// # Errors
+    /// What failed.
+    fn flows(&self, _vpc_id: &str) -> Result<Reading, String> {
+        Ok(Reading::default())
+    }
+
     /// Whether the guest behind an interface answers ARP; `None` if that cannot be told.
     fn reachable(&self, interface_id: &str) -> Option<bool>;
 }
@@ -47,6 +70,19 @@ impl Fabric for net::Network {
 
     fn listen_metadata(&self, vpc_id: &str) -> Result<TcpListener, String> {
         self.listen_metadata(vpc_id).map_err(|error| chain(&error))
+    }
+
+    fn listen_service(
+        &self,
+        vpc_id: &str,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<TcpListener, String> {
+        self.listen_service(vpc_id, address, port).map_err(|error| chain(&error))
+    }
+
+    fn flows(&self, vpc_id: &str) -> Result<Reading, String> {
+        self.flows(vpc_id).map_err(|error| chain(&error))
     }
 
     fn reachable(&self, interface_id: &str) -> Option<bool> {
@@ -65,10 +101,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// An interface that the kernel holds.
+#[derive(Clone, Debug)]
+struct Held {
+    /// The machine that it is for.
+    machine: Option<String>,
+    /// Another number each time that it came: its tap is another one then.
+    generation: u64,
+}
+
 /// What the kernel holds now.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Applied {
-    interfaces: Arc<HashSet<String>>,
+    interfaces: Arc<HashMap<String, Held>>,
     /// Why the latest plan is not in the kernel.
     error: Option<String>,
 }
@@ -104,17 +149,18 @@ fn locked(wish: &Mutex<Wish>) -> MutexGuard<'_, Wish> {
 }
 
 impl Network {
-    /// Starts the thread. `on_vpcs` is called on it with the VPCs of each plan that was applied, and
-    /// again later if it fails.
+    /// Starts the thread. `on_plan` is called on it with each plan that was applied, and again later
+    /// if it fails.
     pub(crate) fn start(
         fabric: Arc<dyn Fabric>,
-        on_vpcs: impl FnMut(&[String]) -> Result<(), String> + Send + 'static,
+        logs: FlowLogs,
+        on_plan: impl FnMut(&Plan) -> Result<(), String> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, applied) = watch::channel(Applied::default());
         let wish = Arc::new((Mutex::new(Wish::default()), Condvar::new()));
         let network = Network { fabric: Arc::clone(&fabric), wish: Arc::clone(&wish), applied };
         let thread = std::thread::Builder::new().name("network-plans".to_owned());
-        thread.spawn(move || work(&*fabric, &wish, &sender, on_vpcs))?;
+        thread.spawn(move || work(&*fabric, &logs, &wish, &sender, on_plan))?;
         Ok(network)
     }
 
@@ -124,11 +170,25 @@ impl Network {
         self.wish.1.notify_one();
     }
 
-    /// Waits until the kernel holds all of `interfaces`.
-    pub(crate) async fn holds(&self, interfaces: &[String]) -> Result<(), String> {
+    /// Wakes when another plan was applied.
+    pub(crate) fn changes(&self) -> watch::Receiver<Applied> {
+        self.applied.clone()
+    }
+
+    /// Which tap of its name an interface has; `None` if it has none.
+    pub(crate) fn generation(&self, interface: &str) -> Option<u64> {
+        self.applied.borrow().interfaces.get(interface).map(|held| held.generation)
+    }
+
+    /// Waits until the kernel holds all of `interfaces` for this machine.
+    pub(crate) async fn holds(&self, machine: &str, interfaces: &[String]) -> Result<(), String> {
         let mut applied = self.applied.clone();
+        let is_there = |applied: &Applied, id: &String| {
+            let held = applied.interfaces.get(id);
+            held.is_some_and(|held| held.machine.as_deref() == Some(machine))
+        };
         let all_there =
-            applied.wait_for(|applied| interfaces.iter().all(|i| applied.interfaces.contains(i)));
+            applied.wait_for(|applied| interfaces.iter().all(|id| is_there(applied, id)));
         match tokio::time::timeout(PATIENCE, all_there).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err("the network of this node has ended".to_owned()),
@@ -149,11 +209,13 @@ impl Drop for Network {
 
 fn work(
     fabric: &dyn Fabric,
+    logs: &FlowLogs,
     wish: &(Mutex<Wish>, Condvar),
     sender: &watch::Sender<Applied>,
-    mut on_vpcs: impl FnMut(&[String]) -> Result<(), String>,
+    mut on_plan: impl FnMut(&Plan) -> Result<(), String>,
 ) {
     let mut failed: Option<Plan> = None;
+    let mut generation = 0;
     loop {
         let plan = {
             let idle = |wish: &mut Wish| wish.plan.is_none() && !wish.ended;
@@ -171,13 +233,22 @@ fn work(
             wish_now.plan.take().or_else(|| failed.take())
         };
         let Some(plan) = plan else { continue };
+        logs.prepare(&plan);
         let mut result = fabric.apply(&plan);
         if result.is_ok() {
-            let vpcs: Vec<String> = plan.vpcs.iter().map(|vpc| vpc.id.clone()).collect();
-            result = on_vpcs(&vpcs);
+            logs.follow(&plan);
+            result = on_plan(&plan);
+            generation += 1;
+            let before = Arc::clone(&sender.borrow().interfaces);
             let interfaces = plan.vpcs.iter().flat_map(|vpc| &vpc.interfaces);
-            let interfaces = interfaces.map(|interface| interface.id.clone()).collect();
-            sender.send_modify(|applied| applied.interfaces = Arc::new(interfaces));
+            let held = interfaces.map(|interface| {
+                let known = before.get(&interface.id).map(|held| held.generation);
+                let machine = interface.instance_id().map(str::to_owned);
+                let held = Held { machine, generation: known.unwrap_or(generation) };
+                (interface.id.clone(), held)
+            });
+            let held = held.collect();
+            sender.send_modify(|applied| applied.interfaces = Arc::new(held));
         }
         if let Err(error) = &result {
             tracing::error!(error, "applying the network plan failed; it will be tried again");
@@ -254,15 +325,18 @@ mod tests {
     #[tokio::test]
     async fn a_failed_plan_is_tried_again_and_machines_wait_for_theirs() {
         let (vpcs, seen) = mpsc::channel();
-        let network = Network::start(Arc::new(Flaky::default()), move |now: &[String]| {
-            vpcs.send(now.to_vec()).map_err(|error| error.to_string())
+        let data = tempfile::tempdir().unwrap();
+        let logs = FlowLogs::start(data.path(), base::Clock::wall(), |_| Ok(Reading::default()));
+        let network = Network::start(Arc::new(Flaky::default()), logs.unwrap(), move |now| {
+            let now: Vec<String> = now.vpcs.iter().map(|vpc| vpc.id.clone()).collect();
+            vpcs.send(now).map_err(|error| error.to_string())
         })
         .unwrap();
         network.want(plan("eni-1"));
-        network.holds(&["eni-1".to_owned()]).await.unwrap();
+        network.holds("i-1", &["eni-1".to_owned()]).await.unwrap();
         assert_eq!(seen.recv_timeout(Duration::from_secs(10)).unwrap(), ["vpc-1"]);
         network.want(plan("eni-2"));
-        network.holds(&["eni-2".to_owned()]).await.unwrap();
-        network.holds(&[]).await.unwrap();
+        network.holds("i-1", &["eni-2".to_owned()]).await.unwrap();
+        network.holds("i-1", &[]).await.unwrap();
     }
 }
