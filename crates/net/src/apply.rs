@@ -46,7 +46,7 @@ struct Applied {
     layout: Layout,
     ruleset: Arc<Ruleset>,
     /// Of a VPC only.
-    vpc: Option<(Arc<Vpc>, Surroundings)>,
+    vpc: Option<(Arc<Vpc>, Arc<Surroundings>)>,
 }
 
 /// A namespace as it is wanted.
@@ -59,7 +59,7 @@ struct Wanted {
 }
 
 enum Body {
-    Vpc(Arc<Vpc>, Surroundings),
+    Vpc(Arc<Vpc>, Arc<Surroundings>),
     Nat,
     Transit,
 }
@@ -113,10 +113,10 @@ impl State {
     fn wanted(&self, plan: &Plan, prefix: &str) -> Vec<Wanted> {
         let mut list = Vec::new();
         for vpc in &plan.vpcs {
-            let around = Surroundings::of(plan, vpc);
+            let around = Arc::new(Surroundings::of(plan, vpc));
             let before = self.spaces.get(&vpc.id).and_then(|applied| {
                 let (was, was_around) = applied.vpc.as_ref()?;
-                (**was == *vpc && *was_around == around).then(|| (was, &applied.ruleset))
+                (**was == *vpc && *was_around == around).then_some((was, &applied.ruleset))
             });
             let (vpc, ruleset) = match before {
                 Some((vpc, ruleset)) => (vpc.clone(), ruleset.clone()),
@@ -195,8 +195,9 @@ impl State {
         let Wanted { id, space, layout, ruleset, body } = wanted;
         let unchanged = !fresh && applied.layout == layout && applied.ruleset == ruleset;
         if let (true, Body::Vpc(vpc, around)) = (unchanged, &body) {
-            let same =
-                |(was, was_around): &(Arc<Vpc>, Surroundings)| was == vpc && was_around == around;
+            let same = |(was, was_around): &(Arc<Vpc>, Arc<Surroundings>)| {
+                was == vpc && was_around == around
+            };
             if applied.vpc.as_ref().is_some_and(same) {
                 self.spaces.insert(id, applied);
                 return Ok(());
@@ -216,7 +217,7 @@ impl State {
                 command::nft_batch(&ruleset.batch(Before::Known(&applied.ruleset)))?;
             }
             changes.after.run()?;
-            command::ip_batch(None, &changes.surplus)?;
+            remove_links(&changes.surplus)?;
             if let Body::Vpc(vpc, around) = &body {
                 if let Some((_, text)) = place::stations(around) {
                     command::nft_batch(&text)?;
@@ -307,6 +308,17 @@ fn adopt_rules(ruleset: &Ruleset) -> Result<(), Error> {
         message: format!("answered with text that is not JSON: {error}"),
     })?;
     command::nft_batch(&ruleset.batch(Before::Found(&found)))
+}
+
+/// From the caller's namespace. Half of a pair goes with the other one.
+fn remove_links(names: &[String]) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let links = system::links().map_err(Error::io("list links"))?;
+    let there = names.iter().filter(|name| links.contains_key(*name));
+    let lines: Vec<String> = there.map(|name| format!("link delete {name}")).collect();
+    command::ip_batch(None, &lines)
 }
 
 /// Second step: makes every link that is not there.

@@ -342,7 +342,7 @@ impl Layout {
             }
         }
         let gone = self.links.keys().filter(|name| !stays(name));
-        surplus.extend(gone.map(|name| format!("link delete {name}")));
+        surplus.extend(gone.cloned());
     }
 }
 
@@ -430,7 +430,7 @@ mod tests {
             .insert(("tap1".into(), "10.0.0.9".parse().unwrap()), "0a:00:00:00:00:01".into());
         let changes = old.changes(&Layout::default(), false);
         assert_eq!(changes.after, Batch::default());
-        assert_eq!(changes.surplus, ["link delete tap1"]);
+        assert_eq!(changes.surplus, ["tap1"]);
         assert!(old.lose(|_| false) && old == Layout::default());
     }
 

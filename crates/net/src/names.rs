@@ -101,7 +101,7 @@ pub fn node_mac(address: Ipv4Addr) -> String {
 }
 
 fn tail(id: &str, length: usize) -> &str {
-    let digits = id.split_once('-').map_or(id, |(_, digits)| digits);
+    let digits = id.rsplit_once('-').map_or(id, |(_, digits)| digits);
     &digits[digits.len().saturating_sub(length)..]
 }
 
@@ -123,9 +123,10 @@ pub fn is_prefix(prefix: &str) -> bool {
 }
 
 pub(crate) fn is_id(id: &str) -> bool {
-    id.split_once('-').is_some_and(|(kind, digits)| {
+    id.rsplit_once('-').is_some_and(|(kind, digits)| {
         (1..=10).contains(&kind.len())
-            && kind.bytes().all(|b| b.is_ascii_lowercase())
+            && kind.starts_with(|c: char| c.is_ascii_lowercase())
+            && kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
             && (1..=40).contains(&digits.len())
             && digits.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
     })
@@ -173,6 +174,7 @@ mod tests {
         for bad in ["", "0a:00:00:00:00", "0A:00:00:00:00:00", "01:00:00:00:00:00", "é:00"] {
             assert!(!is_mac(bad), "{bad}");
         }
+        assert!(is_id("tgw-attach-0123456789abcdef0") && !is_id("-a-1"));
         assert!(is_mac("0a:00:00:00:00:01"));
         assert!(
             !is_prefix("gureum7") && !is_prefix("a-b") && !is_prefix("") && is_prefix("gureum")

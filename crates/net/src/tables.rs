@@ -170,6 +170,17 @@ pub(crate) fn blocks(vpc: &Vpc) -> impl Iterator<Item = Cidr> {
     v4.chain(vpc.ipv6_cidrs.iter().copied().map(Cidr::from))
 }
 
+fn is_within(destination: &Cidr, subnet: &Subnet) -> bool {
+    match destination {
+        Cidr::V4(inner) => {
+            inner.length() >= subnet.cidr.length() && subnet.cidr.contains(inner.network())
+        }
+        Cidr::V6(inner) => subnet.ipv6_cidr.is_some_and(|outer| {
+            inner.length() >= outer.length() && outer.contains(inner.network())
+        }),
+    }
+}
+
 struct View<'a> {
     plan: &'a Plan,
     vpc: &'a Vpc,
@@ -184,7 +195,12 @@ impl View<'_> {
         table.extend(blocks(self.vpc).map(|block| (block, Route::throw())));
         let drawn = self.vpc.route_tables.iter().find(|table| table.id == id);
         let mut inside = false;
-        for route in drawn.into_iter().flat_map(|table| &table.routes) {
+        let within = |route: &&base::network::Route| {
+            subnet.is_some_and(|subnet| is_within(&route.destination, subnet))
+        };
+        let routes = drawn.into_iter().flat_map(|table| &table.routes);
+        // What is within a subnet never asks its route table.
+        for route in routes.filter(|route| !within(route)) {
             let way = self.way(&route.target, &route.destination);
             inside |= way.kind != "throw "
                 && blocks(self.vpc).any(|block| block.overlaps(&route.destination))
@@ -192,7 +208,7 @@ impl View<'_> {
             table.insert(route.destination, way);
         }
         if inside {
-            // What is within a subnet never asks its route table, and the services stay in reach.
+            // Nor does a route around it change that, and the services stay in reach.
             let own = subnet.map(|s| [Some(Cidr::from(s.cidr)), s.ipv6_cidr.map(Cidr::from)]);
             for block in own.into_iter().flatten().flatten() {
                 table.entry(block).or_insert_with(Route::throw);
@@ -321,7 +337,11 @@ mod tests {
 
     #[test]
     fn a_prefix_inside_of_the_vpc_leaves_the_subnet_and_the_services_alone() {
-        let drawn = table(&vpc(&[("10.0.0.0/16", Target::Blackhole)]));
+        let drawn = table(&vpc(&[
+            ("10.0.0.0/16", Target::Blackhole),
+            ("10.0.1.128/25", Target::Blackhole),
+        ]));
+        assert!(!drawn.contains_key("10.0.1.128/25"));
         assert_eq!(drawn["10.0.0.0/16"], "blackhole ");
         for own in ["10.0.1.0/24", "10.0.1.1/32", "10.0.0.2/32"] {
             assert_eq!(drawn[own], "throw ", "{own}");

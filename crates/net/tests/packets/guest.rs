@@ -1,6 +1,7 @@
 //! Guests: a kernel's network stack, or the test itself, behind a tap.
 
 use crate::system;
+use base::Ipv4Cidr;
 use base::network::Interface;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -57,6 +58,12 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
 impl Guest {
     /// A guest with the interface's hardware and IP address, as it would have them from DHCP.
     pub fn start(tap: OwnedFd, name: &str, interface: &Interface) -> Guest {
+        Guest::start_in(tap, name, interface, "172.31.0.0/20".parse().unwrap())
+    }
+
+    /// The same in another subnet than most.
+    pub fn start_in(tap: OwnedFd, name: &str, interface: &Interface, subnet: Ipv4Cidr) -> Guest {
+        let (router, length) = (subnet.nth(1).unwrap(), subnet.length());
         let name = format!("gtguest{name}");
         let address = interface.private_ip;
         let _ = Command::new("ip").args(["netns", "delete", &name]).output();
@@ -65,25 +72,25 @@ impl Guest {
         let mac = &interface.mac;
         shell(&format!(
             "ip -n {name} link set lo up; ip -n {name} link set eth0 address {mac} up;
-             ip -n {name} address add {address}/20 dev eth0;
-             ip -n {name} route add default via 172.31.0.1"
+             ip -n {name} address add {address}/{length} dev eth0;
+             ip -n {name} route add default via {router}"
         ));
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         let wire = std::thread::spawn(move || copy(tap, inside, &flag));
         let guest = Guest { name, address, stop, wire: Some(wire) };
-        guest.wait_for_router();
+        guest.wait_for_router(router);
         guest
     }
 
     /// A link that came up a moment ago drops what it is to send until the kernel's next look at
     /// its carrier, up to a second later.
-    fn wait_for_router(&self) {
+    fn wait_for_router(&self, router: Ipv4Addr) {
         let deadline = Instant::now() + Duration::from_secs(10);
         let knock = self.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
-        while !shell(&format!("ip -n {} neighbour show 172.31.0.1", self.name)).contains("lladdr") {
+        while !shell(&format!("ip -n {} neighbour show {router}", self.name)).contains("lladdr") {
             assert!(Instant::now() < deadline, "{} does not find its router", self.name);
-            let _ = knock.send_to(b"", (Ipv4Addr::new(172, 31, 0, 1), 9));
+            let _ = knock.send_to(b"", (router, 9));
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -53,14 +53,14 @@ fn public_addresses_in_out_and_around() {
 }
 
 /// A machine of the outside world, one hop from the host.
-struct Outside;
+pub struct Outside;
 
 impl Outside {
-    const SPACE: &str = "gtoutside";
-    const HOST: &str = "100.127.76.1";
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 127, 76, 2);
+    pub const SPACE: &str = "gtoutside";
+    pub const HOST: &str = "100.127.76.1";
+    pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 127, 76, 2);
 
-    fn new() -> Outside {
+    pub fn new() -> Outside {
         drop(Outside);
         let (space, host, address) = (Self::SPACE, Self::HOST, Self::ADDRESS);
         shell(&format!(
@@ -199,11 +199,14 @@ fn applying_again_changes_nothing() {
 }
 
 /// Everything in the kernel that apply may have made; counters and handles left out.
-fn picture() -> String {
+pub fn picture() -> String {
     let inside = format!(
         "for space in $(ip netns list | cut -d' ' -f1 | grep '^{PREFIX}-' | sort); do
            ip -n $space -br link | sed 's/@[^ ]*//' | sort; ip -n $space -br address show lo
-           ip -n $space route; ip -n $space neighbour show nud permanent | sort
+           ip -n $space route show table all | sed '/proto kernel/d'
+           ip -n $space -6 route show table all | sed '/proto kernel/d'
+           ip -n $space rule; ip -n $space -6 rule
+           ip -n $space neighbour show nud permanent | sort
            ip netns exec $space nft -y -s list ruleset
          done"
     );

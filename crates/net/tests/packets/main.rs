@@ -11,6 +11,10 @@ mod world;
 #[allow(dead_code)]
 mod system;
 
+mod acl;
+mod ipv6;
 mod lifecycle;
+mod nodes;
+mod routing;
 mod security;
 mod services;

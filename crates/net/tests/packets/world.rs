@@ -3,8 +3,8 @@
 use crate::guest::Guest;
 use base::Ipv4Cidr;
 use base::network::{
-    AclRule, Holder, Interface, NetworkAcl, Peer, Plan, Protocol, Route, RouteTable, Rule,
-    SecurityGroup, Subnet, Target, Vpc,
+    AclRule, Holder, Interface, NetworkAcl, Peer, Peering, PeeringSide, Plan, Protocol, Route,
+    RouteTable, Rule, SecurityGroup, Subnet, Target, Vpc,
 };
 use net::{Config, Network};
 use std::fs::File;
@@ -101,6 +101,52 @@ impl World {
         address
     }
 
+    /// Adds an interface at an address of any subnet, without a guest. Its id ends in the address.
+    pub fn place(&mut self, vpc_id: &str, address: &str, groups: &[&str]) -> Interface {
+        let template = self.interface(vpc_id, 0, groups);
+        let address: Ipv4Addr = address.parse().unwrap();
+        let digits = u32::from(address);
+        let vpc = self.vpc(vpc_id);
+        vpc.interfaces.pop();
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.cidr.contains(address)).unwrap();
+        let letter = &vpc_id[vpc_id.len() - 1..];
+        let interface = Interface {
+            id: format!("eni-{letter}{digits:016x}"),
+            holder: Holder::Machine(format!("i-{letter}{digits:016x}")),
+            subnet_id: subnet.id.clone(),
+            mac: format!(
+                "0a:0{letter}:{:02x}:{:02x}:{:02x}:{:02x}",
+                digits >> 24,
+                digits >> 16 & 255,
+                digits >> 8 & 255,
+                digits & 255
+            ),
+            private_ip: address,
+            ..template
+        };
+        vpc.interfaces.push(interface.clone());
+        interface
+    }
+
+    /// The same as a NAT gateway.
+    pub fn nat_gateway(&mut self, vpc_id: &str, address: &str, public: Option<u8>) -> Interface {
+        let id = self.place(vpc_id, address, &[]).id;
+        let interface = self.vpc(vpc_id).interfaces.last_mut().unwrap();
+        interface.holder = Holder::NatGateway(id.replace("eni-", "nat-"));
+        interface.source_dest_check = false;
+        interface.public_ip = public.map(|number| Ipv4Addr::new(100, 127, 77, number));
+        interface.clone()
+    }
+
+    /// A running guest behind an interface of the applied plan.
+    pub fn run(&mut self, vpc_id: &str, interface: &Interface) -> Guest {
+        let tap = self.network.open_tap(vpc_id, &interface.id).unwrap();
+        let vpc = self.vpc(vpc_id);
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.id == interface.subnet_id).unwrap();
+        let name = format!("{}{:x}", &vpc_id[vpc_id.len() - 1..], u32::from(interface.private_ip));
+        Guest::start_in(tap, &name, interface, subnet.cidr)
+    }
+
     /// Adds an interface and, after applying, a running guest behind it.
     pub fn guest(&mut self, vpc_id: &str, number: u8, groups: &[&str]) -> Guest {
         let interface = self.interface(vpc_id, number, groups);
@@ -158,6 +204,21 @@ pub fn open_acl() -> NetworkAcl {
         cidr: cidr.parse().unwrap(),
     });
     NetworkAcl { id: "acl-1".into(), ingress: rules.to_vec(), egress: rules.to_vec() }
+}
+
+/// A VPC with an internet gateway and subnets: id, block, route table.
+pub fn vpc_of(id: &str, block: &str, subnets: &[(&str, &str, &str)], tables: &[RouteTable]) -> Vpc {
+    Vpc {
+        cidrs: vec![block.parse().unwrap()],
+        subnets: subnets.iter().map(|(id, cidr, table)| subnet(id, cidr, table)).collect(),
+        route_tables: tables.to_vec(),
+        ..vpc(id)
+    }
+}
+
+pub fn peering(id: &str, one: &str, other: &str) -> Peering {
+    let side = |vpc: &str| PeeringSide { vpc_id: vpc.into(), resolved_by_other: false };
+    Peering { id: id.into(), sides: [side(one), side(other)] }
 }
 
 pub fn anywhere() -> Peer {
