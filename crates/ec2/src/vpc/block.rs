@@ -86,7 +86,7 @@ pub(super) fn check_primary(cidr: Ipv4Cidr) -> Result<(), Error> {
 
 /// Whether a block may be added beside others (VPC User Guide, "IPv4 CIDR block association
 /// restrictions").
-fn is_restricted(primary: Ipv4Cidr, others: &[Ipv4Cidr], new: Ipv4Cidr) -> bool {
+pub(super) fn is_restricted(primary: Ipv4Cidr, others: &[Ipv4Cidr], new: Ipv4Cidr) -> bool {
     let inside = |a, b, length| is_in(new, (v4(a, b, 0, 0), length));
     match (private_range(primary), private_range(new)) {
         _ if inside(198, 19, 16) => true,
