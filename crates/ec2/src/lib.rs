@@ -33,6 +33,7 @@ mod lookup;
 mod machine_plan;
 mod nat_gateway;
 mod network_acl;
+mod network_insights;
 mod network_plan;
 mod prefix_list;
 mod route_table;
@@ -72,6 +73,7 @@ pub const RECONCILERS: &[service::reconcile::Reconciler] = &[
     transit_gateway::reconciler::RECONCILER,
     vpc_endpoint::RECONCILER,
     vpc_peering::RECONCILER,
+    network_insights::RECONCILER,
     nat_gateway::reconciler::RECONCILER,
 ];
 
@@ -104,6 +106,7 @@ pub fn operations() -> Vec<&'static Operation> {
         nat_gateway::OPERATIONS,
         prefix_list::OPERATIONS,
         network_acl::OPERATIONS,
+        network_insights::OPERATIONS,
         region::OPERATIONS,
         route_table::OPERATIONS,
         security_group::OPERATIONS,

@@ -71,13 +71,23 @@ fn run(call: &mut Call<'_>, _: &str) -> Result<(), Error> {
     if !call.environment.driver.has_network() {
         return Ok(());
     }
+    let (_, plan) = drawn(call)?;
+    call.effect(Effect::Network(Box::new(plan)));
+    Ok(())
+}
+
+/// The records of every region, and the plan that they make.
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn drawn(call: &Call<'_>) -> Result<(Vec<Records>, Plan), Error> {
     let regions =
         names(call).iter().map(|name| Records::read(call, name)).collect::<Result<Vec<_>, _>>()?;
     let peerings = call.scan::<VpcPeering>(&key::vpc_peering(""))?;
     // The first address of the pool is the host's, where the services are.
     let service = call.environment.public_pool.nth(1);
-    call.effect(Effect::Network(Box::new(compile(&regions, &peerings, service))));
-    Ok(())
+    let plan = compile(&regions, &peerings, service);
+    Ok((regions, plan))
 }
 
 /// The regions that have records, found by leaping from one to the next.

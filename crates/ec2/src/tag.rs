@@ -181,6 +181,7 @@ tagged!(Vpc, Subnet, SecurityGroup, KeyPair, Image, Instance, Interface, Volume,
 tagged!(DhcpOptions, RouteTable, NetworkAcl, InternetGateway, EgressOnlyInternetGateway);
 tagged!(NatGateway, PrefixList, VpcEndpoint, FlowLog);
 tagged!(TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable);
+tagged!(InsightsPath, InsightsAnalysis);
 
 impl Tagged for record::ElasticAddress {
     fn id(&self) -> &str {
@@ -368,6 +369,24 @@ const KINDS: &[ResourceKind] = &[
         NatGateway,
         "InvalidNatGatewayID",
         "NAT gateway ID",
+        true
+    ),
+    kind!(
+        "nia",
+        "network-insights-analysis",
+        key::INSIGHTS_ANALYSIS,
+        InsightsAnalysis,
+        "InvalidNetworkInsightsAnalysisId",
+        "networkInsightsAnalysis ID",
+        true
+    ),
+    kind!(
+        "nip",
+        "network-insights-path",
+        key::INSIGHTS_PATH,
+        InsightsPath,
+        "InvalidNetworkInsightsPathId",
+        "networkInsightsPath ID",
         true
     ),
     kind!(

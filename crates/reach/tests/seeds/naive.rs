@@ -90,7 +90,7 @@ pub struct World<'p> {
     left: u32,
 }
 
-enum From<'p> {
+pub enum From<'p> {
     Subnet(&'p Subnet),
     Elsewhere,
 }
