@@ -150,6 +150,9 @@ impl Ruleset {
     fn remove_elements(&self, old: &Ruleset, text: &mut String) {
         for (key, was) in &old.sets {
             let now = self.sets.get(key);
+            if now.is_some_and(|now| now.elements == was.elements) {
+                continue;
+            }
             let gone = was.elements.iter().filter(|(element, value)| {
                 now.is_none_or(|set| set.elements.get(*element) != Some(value))
             });
@@ -173,6 +176,9 @@ impl Ruleset {
     fn add_elements(&self, old: &Ruleset, text: &mut String) {
         for (key, set) in &self.sets {
             let was = old.sets.get(key);
+            if was.is_some_and(|was| was.elements == set.elements) {
+                continue;
+            }
             let new = set.elements.iter().filter(|(element, value)| {
                 was.is_none_or(|set| set.elements.get(*element) != Some(value))
             });

@@ -5,7 +5,7 @@
 //! has not even the hook.
 
 use super::groups::addresses;
-use super::{Compiler, Direction, braces, quoted};
+use super::{Compiler, Direction, braces, forwards, quoted};
 use crate::protocols::{Protocols, Version};
 use base::network::{AclRule, NetworkAcl, Protocol, Subnet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +81,15 @@ impl Compiler<'_> {
             Direction::Egress => {
                 lines.push(format!("ip daddr {} accept", subnet.cidr));
                 lines.push("ip daddr . meta l4proto . th dport @services accept".into());
+                let next =
+                    self.here.iter().filter(|(i, _)| forwards(i) && i.subnet_id == subnet.id);
+                let next: Vec<String> = next.map(|(_, link)| quoted(link)).collect();
+                if !next.is_empty() {
+                    // To a router of the same subnet, wherever it leads from there.
+                    let routers = format!("routers_{}", subnet.id);
+                    lines.push(format!("fib daddr . mark oifname @{routers} accept"));
+                    self.filled(routers, "typeof fib daddr oifname;", next);
+                }
                 if self.six {
                     lines.extend(subnet.ipv6_cidr.map(|cidr| format!("ip6 daddr {cidr} accept")));
                     lines.push("ip6 daddr { fe80::/10, ff00::/8 } accept".into());

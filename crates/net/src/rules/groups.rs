@@ -11,7 +11,8 @@ use crate::protocols::{Protocols, Transport, Version, boxes, normalise};
 use crate::ruleset::Family;
 use base::Cidr;
 use base::network::{Interface, Peer, Rule, SecurityGroup};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// More different rules than these are worth a set with ports.
 const FEW: usize = 3;
@@ -79,19 +80,25 @@ struct Peers {
 
 type Version6 = bool;
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     pub(super) fn groups(&mut self) {
-        let groups: BTreeMap<&str, &SecurityGroup> =
-            self.vpc.groups.iter().map(|group| (group.id.as_str(), group)).collect();
-        let mut combinations: BTreeMap<Vec<&str>, String> = BTreeMap::new();
-        let mut used = BTreeSet::new();
         let vpc = self.vpc;
-        let local = vpc.interfaces.iter().filter(|i| i.node.is_none() && !is_nat_gateway(i));
-        for interface in local {
+        let groups: BTreeMap<&'a str, &'a SecurityGroup> =
+            vpc.groups.iter().map(|group| (group.id.as_str(), group)).collect();
+        let mut combinations: HashMap<Vec<&str>, Arc<str>> = HashMap::new();
+        let mut chain_of = |interface: &'a Interface| {
             let ids = combination(interface, &groups);
-            used.extend(ids.iter().copied());
-            combinations.entry(ids).or_insert_with_key(|ids| name_of(ids));
-        }
+            let name = combinations.entry(ids).or_insert_with_key(|ids| name_of(ids).into());
+            name.clone()
+        };
+        let links: Vec<Option<Arc<str>>> = self
+            .here
+            .iter()
+            .map(|(interface, _)| (!is_nat_gateway(interface)).then(|| chain_of(interface)))
+            .collect();
+        let endpoints: Vec<Arc<str>> = self.endpoints.iter().map(|i| chain_of(i)).collect();
+        let combinations: BTreeMap<Vec<&str>, Arc<str>> = combinations.into_iter().collect();
+        let used: BTreeSet<&str> = combinations.keys().flatten().copied().collect();
         let mut peers = Peers::default();
         self.peers(&used, &groups, &mut peers);
         let mut open = BTreeSet::new();
@@ -110,25 +117,21 @@ impl Compiler<'_> {
                 }
             }
         }
-        self.dispatch(&groups, &combinations);
+        self.dispatch(&links, &endpoints);
     }
 
     /// Maps from links, and from addresses of endpoints, to rules.
-    fn dispatch(
-        &mut self,
-        groups: &BTreeMap<&str, &SecurityGroup>,
-        combinations: &BTreeMap<Vec<&str>, String>,
-    ) {
+    fn dispatch(&mut self, links: &[Option<Arc<str>>], endpoints: &[Arc<str>]) {
         let uplink = quoted(UPLINK);
         for version in self.versions() {
             let suffix = version.suffix();
             for direction in Direction::BOTH {
-                let mut map = BTreeMap::from([("\"lo\"".to_owned(), "accept".to_owned())]);
+                let mut map = vec![("\"lo\"".to_owned(), "accept".to_owned())];
                 let outside = match direction {
                     Direction::Egress => "goto from_outside",
                     Direction::Ingress => "goto to_outside",
                 };
-                map.insert(uplink.clone(), outside.to_owned());
+                map.push((uplink.clone(), outside.to_owned()));
                 for link in self.foreign_links() {
                     let verdict = match direction {
                         Direction::Egress if self.around.peers.contains_key(link) => {
@@ -137,29 +140,26 @@ impl Compiler<'_> {
                         Direction::Egress => "goto from_router",
                         Direction::Ingress => "accept",
                     };
-                    map.insert(quoted(link), verdict.to_owned());
+                    map.push((quoted(link), verdict.to_owned()));
                 }
-                for (interface, link) in &self.here {
-                    let verdict = if is_nat_gateway(interface) {
-                        "accept".to_owned()
-                    } else {
-                        let name = &combinations[&combination(interface, groups)];
-                        format!("goto {}{suffix}_{name}", direction.name())
+                let word = direction.name();
+                map.extend(self.here.iter().zip(links).map(|((_, link), chain)| {
+                    let verdict = match chain {
+                        Some(chain) => format!("goto {word}{suffix}_{chain}"),
+                        // A NAT gateway has no groups.
+                        None => "accept".to_owned(),
                     };
-                    map.insert(quoted(link), verdict);
-                }
+                    (quoted(link), verdict)
+                }));
                 let name = format!("{}_by_link{suffix}", direction.name());
-                self.map(name, "type ifname : verdict;", map);
+                self.map(name, "type ifname : verdict;", map.into_iter().collect());
             }
             if self.endpoints.is_empty() {
                 continue;
             }
             let mut map = BTreeMap::new();
-            for endpoint in &self.endpoints {
-                let verdict = format!(
-                    "goto ingress{suffix}_{}",
-                    combinations[&combination(endpoint, groups)]
-                );
+            for (endpoint, chain) in self.endpoints.iter().zip(endpoints) {
+                let verdict = format!("goto ingress{suffix}_{chain}");
                 for address in addresses(endpoint, *version) {
                     map.insert(address, verdict.clone());
                 }
@@ -198,7 +198,7 @@ impl Compiler<'_> {
             let six = *version == Version::Six;
             for id in &named {
                 let members = members.get(id).map(Vec::as_slice).unwrap_or_default();
-                let mut addresses: BTreeSet<String> =
+                let mut addresses: Vec<String> =
                     members.iter().flat_map(|interface| addresses(interface, *version)).collect();
                 let elsewhere = self.vpc.peer_groups.iter().filter(|group| group.id == *id);
                 let elsewhere = elsewhere.flat_map(|group| &group.members);

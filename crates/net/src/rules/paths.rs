@@ -157,8 +157,11 @@ impl Compiler<'_> {
         let gateways: Vec<String> = gateways.map(ToString::to_string).collect();
         if !gateways.is_empty() {
             self.filled("gateway_endpoints", "type ipv4_addr;", gateways);
-            // The routing table that led here has the route.
-            rules.push("ip daddr @gateway_endpoints tcp dport { 80, 443 } accept".into());
+            // The routing table that led here has the route; who comes from elsewhere has none.
+            let blocks = braces(&self.vpc.cidrs).unwrap_or_default();
+            rules.push(format!(
+                "ip daddr @gateway_endpoints ip saddr {blocks} meta l4proto {{ icmp, tcp }} accept"
+            ));
         }
         if !self.endpoints.is_empty() {
             rules.push(
