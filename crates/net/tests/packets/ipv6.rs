@@ -3,8 +3,8 @@
 use crate::guest::{
     Guest, Outcome, PATIENCE, ROUTER, Raw, Server, datagram, echo, ethernet, shell,
 };
-use crate::world::{VPC, World};
-use base::network::{Interface, Peer, Protocol, Rule};
+use crate::world::{OTHER_VPC, VPC, World, table, vpc};
+use base::network::{Interface, Peer, Protocol, Rule, Target};
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -39,9 +39,14 @@ fn interface(world: &mut World, number: u8, groups: &[&str]) -> Interface {
 /// A guest that has its IPv6 address as DHCPv6 would give it, and the router's as it is advertised.
 fn guest(world: &mut World, number: u8, groups: &[&str]) -> Guest {
     let interface = interface(world, number, groups);
-    let tap = world.network.open_tap(VPC, &interface.id).unwrap();
-    let guest = Guest::start(tap, &format!("s{number}"), &interface);
-    let (name, own) = (&guest.name, six(number));
+    run(world, VPC, &interface)
+}
+
+fn run(world: &World, vpc: &str, interface: &Interface) -> Guest {
+    let tap = world.network.open_tap(vpc, &interface.id).unwrap();
+    let number = interface.private_ip.octets()[3];
+    let guest = Guest::start(tap, &format!("s{number}"), interface);
+    let (name, own) = (&guest.name, interface.ipv6[0]);
     shell(&format!(
         "ip -n {name} -6 address add {own}/128 dev eth0 nodad
          ip -n {name} -6 route add default via {GATEWAY} dev eth0"
@@ -263,4 +268,46 @@ fn a_rogue_dhcp_server_is_not_heard() {
     assert!(heard.recv(&mut [0; 16]).is_ok(), "the path works from another port");
     deliver(547);
     assert!(heard.recv(&mut [0; 16]).is_err());
+}
+
+#[test]
+fn an_egress_only_gateway_lets_nothing_begin_outside() {
+    let Some(mut world) = world() else { return };
+    world.plan.vpcs.push(vpc(OTHER_VPC));
+    let outside = world.vpc(OTHER_VPC);
+    outside.ipv6_cidrs = vec!["2001:db8:88::/56".parse().unwrap()];
+    outside.subnets[0].ipv6_cidr = Some("2001:db8:88::/64".parse().unwrap());
+    outside.route_tables = vec![table("rtb-1", &[("::/0", Target::InternetGateway)])];
+    world.group(WEB, &[all("::/0")], &[all("::/0")]);
+    world.interface(OTHER_VPC, 20, &[WEB]);
+    let theirs = Ipv6Addr::new(0x2001, 0xdb8, 0x88, 0, 0, 0, 0, 20);
+    let far = world.vpc(OTHER_VPC).interfaces.last_mut().unwrap();
+    far.ipv6 = vec![theirs];
+    let far = far.clone();
+    let egress = |target: Target| vec![table("rtb-1", &[("::/0", target)])];
+    world.vpc(VPC).route_tables = egress(Target::EgressOnlyInternetGateway);
+    let inner = guest(&mut world, 10, &[WEB]);
+    let outer = run(&world, OTHER_VPC, &far);
+    let _servers = (listen(&inner, 80), listen(&outer, 80));
+    // With another gateway for others, and without one.
+    for internet_gateway in [true, false] {
+        world.vpc(VPC).internet_gateway = internet_gateway;
+        world.apply();
+        let mut open = stream(&inner, theirs, 80);
+        assert!(echo(&mut open));
+        assert_ne!(connect(&outer, six(10), 80), Outcome::Connected);
+    }
+    world.vpc(VPC).internet_gateway = true;
+    world.vpc(VPC).route_tables = egress(Target::InternetGateway);
+    world.apply();
+    assert_eq!(connect(&outer, six(10), 80), Outcome::Connected);
+    // The longest prefix decides for which senders.
+    let routes = [
+        ("::/0", Target::InternetGateway),
+        ("2001:db8:88::/64", Target::EgressOnlyInternetGateway),
+    ];
+    world.vpc(VPC).route_tables = vec![table("rtb-1", &routes)];
+    world.apply();
+    assert_ne!(connect(&outer, six(10), 80), Outcome::Connected);
+    assert_eq!(connect(&inner, theirs, 80), Outcome::Connected);
 }
