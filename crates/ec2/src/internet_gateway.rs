@@ -44,7 +44,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         op::CreateEgressOnlyInternetGateway,
         create_egress_only,
         Write,
-        ["VpcId", "TagSpecifications.*"]
+        ["VpcId", "ClientToken", "TagSpecifications.*"]
     ),
     operation!(
         op::DeleteEgressOnlyInternetGateway,
@@ -238,6 +238,12 @@ fn to_model(call: &Call<'_>, gateway: &InternetGateway) -> api::InternetGateway 
     }
 }
 
+/// The key that says which gateway a client token made. The model does not mark the token as one,
+/// so the dispatcher does not keep it.
+fn token_key(call: &Call<'_>, token: &str) -> String {
+    key::of(call.region, "egress-only-internet-gateway-token", call.account(), token)
+}
+
 fn create_egress_only(
     call: &mut Call<'_>,
     input: api::CreateEgressOnlyInternetGatewayRequest,
@@ -245,6 +251,26 @@ fn create_egress_only(
     const TYPE: &str = "egress-only-internet-gateway";
     let tags = tag::from_specifications(input.tag_specifications.as_deref(), TYPE, &[TYPE])?;
     let vpc = vpc::find_vpc(call, &input.vpc_id.unwrap_or_default())?;
+    let token = input.client_token.filter(|token| !token.is_empty());
+    if let Some(token) = &token {
+        if token.len() > 64 || !token.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({token}) for parameter clientToken is invalid. A client token has at most \
+                 64 ASCII characters."
+            )));
+        }
+        let at = token_key(call, token);
+        if let Some(id) = call.get::<String>(&at)? {
+            let made = EGRESS_ONLY_ID.find::<EgressOnlyInternetGateway>(call, &id)?;
+            if made.vpc_id != vpc.id {
+                return Err(Error::client(
+                    "IdempotentParameterMismatch",
+                    "The client token was used with other parameters.",
+                ));
+            }
+            return Ok(egress_only_result(Some(token.clone()), &made));
+        }
+    }
     if call.snapshot().count(&EGRESS_ONLY_ID.key(call, "")) >= MAX_GATEWAYS {
         return Err(Error::client(
             "EgressOnlyInternetGatewayLimitExceeded",
@@ -252,13 +278,24 @@ fn create_egress_only(
         ));
     }
     let id = call.new_id("eigw");
+    if let Some(token) = &token {
+        let at = token_key(call, token);
+        call.put(&at, id.clone());
+    }
     let gateway = EgressOnlyInternetGateway { v: 1, id, vpc_id: vpc.id.clone(), tags };
     let at = EGRESS_ONLY_ID.key(call, &gateway.id);
     let gateway = call.put(&at, gateway);
-    Ok(api::CreateEgressOnlyInternetGatewayResult {
-        client_token: None,
-        egress_only_internet_gateway: Some(egress_only_to_model(&gateway)),
-    })
+    Ok(egress_only_result(token, &gateway))
+}
+
+fn egress_only_result(
+    client_token: Option<String>,
+    gateway: &EgressOnlyInternetGateway,
+) -> api::CreateEgressOnlyInternetGatewayResult {
+    api::CreateEgressOnlyInternetGatewayResult {
+        client_token,
+        egress_only_internet_gateway: Some(egress_only_to_model(gateway)),
+    }
 }
 
 fn delete_egress_only(
@@ -269,6 +306,13 @@ fn delete_egress_only(
     EGRESS_ONLY_ID.find::<EgressOnlyInternetGateway>(call, &id)?;
     let at = EGRESS_ONLY_ID.key(call, &id);
     call.delete(&at);
+    // Its token may make another one.
+    let tokens = call.snapshot().scan(&token_key(call, ""));
+    let own = tokens.filter(|kv| kv.decode::<String>().is_ok_and(|made| *made == id));
+    let own: Vec<String> = own.map(|kv| kv.key().to_owned()).collect();
+    for token in own {
+        call.delete(&token);
+    }
     Ok(api::DeleteEgressOnlyInternetGatewayResult { return_code: Some(true) })
 }
 

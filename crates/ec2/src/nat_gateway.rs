@@ -260,15 +260,15 @@ fn make(
     wanted: &Wanted,
 ) -> Result<Result<(String, Vec<NatGatewayAddress>), (String, String)>, Error> {
     let failed = |code: &str, message: String| Ok(Err((code.to_owned(), message)));
+    let elastic =
+        wanted.allocations.iter().map(|id| elastic(call, id)).collect::<Result<Vec<_>, _>>()?;
     if wanted.public && vpc.internet_gateway_id.is_none() {
         let message = format!("Network {} has no Internet gateway attached", vpc.id);
         return failed("Gateway.NotAttached", message);
     }
-    for id in &wanted.allocations {
-        if elastic(call, id)?.association.is_some() {
-            let message = format!("Elastic IP address {id} is already associated");
-            return failed("Resource.AlreadyAssociated", message);
-        }
+    if let Some(taken) = elastic.iter().find(|elastic| elastic.association.is_some()) {
+        let message = format!("Elastic IP address {} is already associated", taken.allocation_id);
+        return failed("Resource.AlreadyAssociated", message);
     }
     let account = call.account();
     let new = interface::New {

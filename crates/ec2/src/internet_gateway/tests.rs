@@ -141,7 +141,17 @@ fn an_egress_only_gateway_stays_in_its_vpc() {
         vpc_id: Some(vpc.clone()),
         ..Default::default()
     };
-    let made = region.ok(create_egress_only, make()).egress_only_internet_gateway.unwrap();
+    let with_token = |vpc: &str| api::CreateEgressOnlyInternetGatewayRequest {
+        vpc_id: Some(vpc.to_owned()),
+        client_token: Some("once".to_owned()),
+        ..Default::default()
+    };
+    let made = region.ok(create_egress_only, with_token(&vpc));
+    let made = made.egress_only_internet_gateway.unwrap();
+    let again = region.ok(create_egress_only, with_token(&vpc));
+    assert_eq!(again.egress_only_internet_gateway.as_ref(), Some(&made));
+    let refusal = region.refused(create_egress_only, with_token(&network(&region)));
+    assert!(refusal.starts_with("IdempotentParameterMismatch: "), "{refusal}");
     let id = made.egress_only_internet_gateway_id.unwrap();
     let describe = || api::DescribeEgressOnlyInternetGatewaysRequest {
         egress_only_internet_gateway_ids: list(&[&id]),
@@ -163,7 +173,8 @@ fn an_egress_only_gateway_stays_in_its_vpc() {
     // Describing one that is gone is no error.
     let found = region.ok(describe_egress_only, describe()).egress_only_internet_gateways;
     assert_eq!(found, Some(Vec::new()));
-    for _ in 0..MAX_GATEWAYS {
+    region.ok(create_egress_only, with_token(&vpc));
+    for _ in 1..MAX_GATEWAYS {
         region.ok(create_egress_only, make());
     }
     let refusal = region.refused(create_egress_only, make());
