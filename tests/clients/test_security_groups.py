@@ -4,6 +4,7 @@ import re
 
 import pytest
 from asking import filtered, instance, launch, refusal, running, until, waiter
+from support import wait_for
 
 ANYWHERE = [{"CidrIp": "0.0.0.0/0"}]
 
@@ -222,3 +223,122 @@ def test_five_on_an_interface(ec2, image_id):
     assert code == "SecurityGroupsPerInterfaceLimitExceeded"
     found = launch(ec2, image_id, SecurityGroupIds=groups[:5])
     assert {g["GroupId"] for g in instance(ec2, found["InstanceId"])["SecurityGroups"]} == set(groups[:5])
+
+
+class TestPeers:
+    @pytest.fixture
+    def offices(self, ec2):
+        made = ec2.create_managed_prefix_list(
+            PrefixListName="offices", AddressFamily="IPv4", MaxEntries=30, Entries=[{"Cidr": "192.0.2.0/24"}]
+        )
+        return made["PrefixList"]["PrefixListId"]
+
+    def test_prefix_list(self, ec2, group, offices):
+        from_list = {"PrefixListIds": [{"PrefixListId": offices, "Description": "offices"}]}
+        rules = ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[tcp(80, []) | from_list])["SecurityGroupRules"]
+        assert [rule["PrefixListId"] for rule in rules] == [offices]
+        assert shown(ec2, group)["IpPermissions"][0]["PrefixListIds"] == from_list["PrefixListIds"]
+        found = ec2.describe_security_groups(Filters=[{"Name": "ip-permission.prefix-list-id", "Values": [offices]}])
+        assert [g["GroupId"] for g in found["SecurityGroups"]] == [group]
+        # It counts as many rules as it may have entries.
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[tcp(81, []) | from_list])
+        assert refusal(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=[tcp(82)])[0] == (
+            "RulesPerSecurityGroupLimitExceeded"
+        )
+        change = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "CidrIpv4": "10.0.0.0/8"}
+        name = rules[0]["SecurityGroupRuleId"]
+        ec2.modify_security_group_rules(
+            GroupId=group, SecurityGroupRules=[{"SecurityGroupRuleId": name, "SecurityGroupRule": change}]
+        )
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[tcp(81, []) | from_list])
+        assert [p["FromPort"] for p in shown(ec2, group)["IpPermissions"]] == [443]
+        ghost = {"PrefixListIds": [{"PrefixListId": "pl-0123456789abcdef0"}]}
+        code, message, _ = refusal(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=[tcp(1, []) | ghost])
+        assert code == "InvalidPrefixListID.NotFound" and "pl-0123456789abcdef0" in message
+
+    def test_group_of_a_peered_vpc(self, ec2, group):
+        own = shown(ec2, group)["VpcId"]
+        other = ec2.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
+        theirs = ec2.create_security_group(GroupName="theirs", Description="x", VpcId=other)["GroupId"]
+        rule = tcp(5432, []) | {"UserIdGroupPairs": [{"GroupId": theirs, "UserId": "123456789012"}]}
+        code, message, _ = refusal(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=[rule])
+        assert (code, message) == (
+            "InvalidGroup.NotFound",
+            "You have specified two resources that belong to different networks.",
+        )
+        peering = ec2.create_vpc_peering_connection(VpcId=own, PeerVpcId=other)["VpcPeeringConnection"]["VpcPeeringConnectionId"]
+        assert refusal(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=[rule])[0] == "InvalidGroup.NotFound"
+        waiter(ec2, "vpc_peering_connection_exists", VpcPeeringConnectionIds=[peering])
+        ec2.accept_vpc_peering_connection(VpcPeeringConnectionId=peering)
+
+        def status():
+            return ec2.describe_vpc_peering_connections(VpcPeeringConnectionIds=[peering])["VpcPeeringConnections"][0]["Status"]["Code"]
+
+        wait_for(lambda: status() == "active", "the connection to be active")
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+        (pair,) = shown(ec2, group)["IpPermissions"][0]["UserIdGroupPairs"]
+        assert (pair["VpcId"], pair["VpcPeeringConnectionId"], pair["PeeringStatus"]) == (other, peering, "active")
+        (reference,) = ec2.describe_security_group_references(GroupId=[theirs])["SecurityGroupReferenceSet"]
+        assert (reference["ReferencingVpcId"], reference["VpcPeeringConnectionId"]) == (own, peering)
+        assert ec2.describe_stale_security_groups(VpcId=own)["StaleSecurityGroupSet"] == []
+        ec2.delete_vpc_peering_connection(VpcPeeringConnectionId=peering)
+        (stale,) = ec2.describe_stale_security_groups(VpcId=own)["StaleSecurityGroupSet"]
+        assert stale["GroupId"] == group and stale["StaleIpPermissions"][0]["UserIdGroupPairs"][0]["GroupId"] == theirs
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=shown(ec2, group)["IpPermissions"])
+        assert ec2.describe_stale_security_groups(VpcId=own)["StaleSecurityGroupSet"] == []
+
+    def test_groups_for_vpc(self, ec2, group):
+        own = shown(ec2, group)["VpcId"]
+        found = ec2.get_security_groups_for_vpc(VpcId=own)["SecurityGroupForVpcs"]
+        assert {g["GroupName"] for g in found} == {"web", "default"} and {g["PrimaryVpcId"] for g in found} == {own}
+        (web,) = ec2.get_security_groups_for_vpc(VpcId=own, Filters=filtered(group_name="web"))["SecurityGroupForVpcs"]
+        assert web["GroupId"] == group
+        ghost = "vpc-0123456789abcdef0"
+        assert refusal(ec2.get_security_groups_for_vpc, VpcId=ghost)[0] == "InvalidVpcID.NotFound"
+        assert refusal(ec2.describe_stale_security_groups, VpcId=ghost)[0] == "InvalidVpcID.NotFound"
+        assert refusal(ec2.describe_security_group_references, GroupId=["sg-0123456789abcdef0"])[0] == "InvalidGroup.NotFound"
+
+    def test_groups_of_several_vpcs_are_not_built(self, ec2, group):
+        other = ec2.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
+        assert refusal(ec2.associate_security_group_vpc, GroupId=group, VpcId=other)[0] == "UnsupportedOperation"
+
+
+def test_sixty_rules_a_direction_and_family(ec2, group):
+    def rules(start, count):
+        return [tcp(start + n, [{"CidrIp": "10.0.0.0/8"}]) for n in range(count)]
+
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=rules(1, 60))
+    code, _, status = refusal(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=rules(100, 1))
+    assert (code, status) == ("RulesPerSecurityGroupLimitExceeded", 400)
+    by_ipv6 = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1, "Ipv6Ranges": [{"CidrIpv6": "2001:db8::/32"}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[by_ipv6])
+    ec2.authorize_security_group_egress(GroupId=group, IpPermissions=rules(1, 59))
+    assert refusal(ec2.authorize_security_group_egress, GroupId=group, IpPermissions=rules(100, 1))[0] == (
+        "RulesPerSecurityGroupLimitExceeded"
+    )
+
+
+def test_icmp_and_protocol_numbers(ec2, group):
+    for protocol, low, high, shown_as in [
+        ("icmp", 8, -1, ("icmp", 8, -1)),
+        ("icmp", 3, 4, ("icmp", 3, 4)),
+        ("icmpv6", 128, 0, ("icmpv6", 128, 0)),
+        ("58", 129, 0, ("icmpv6", 129, 0)),
+        ("6", 22, 22, ("tcp", 22, 22)),
+        ("17", 53, 53, ("udp", 53, 53)),
+        ("50", 1, 2, ("50", -1, -1)),
+        ("132", -1, -1, ("132", -1, -1)),
+    ]:
+        permission = {"IpProtocol": protocol, "FromPort": low, "ToPort": high, "IpRanges": ANYWHERE}
+        (rule,) = ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[permission])["SecurityGroupRules"]
+        assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == shown_as
+    for protocol, low, high in [("icmp", 256, -1), ("icmp", -1, 4), ("256", 1, 1), ("ospf!", 1, 1)]:
+        permission = {"IpProtocol": protocol, "FromPort": low, "ToPort": high, "IpRanges": ANYWHERE}
+        assert refusal(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=[permission])[0] == "InvalidParameterValue"
+
+
+def test_a_group_in_a_vpc_with_ipv6_lets_everything_out_by_both(ec2):
+    vpc = ec2.create_vpc(CidrBlock="10.77.0.0/16", AmazonProvidedIpv6CidrBlock=True)["Vpc"]["VpcId"]
+    made = ec2.create_security_group(GroupName="both", Description="x", VpcId=vpc)["GroupId"]
+    (everything,) = shown(ec2, made)["IpPermissionsEgress"]
+    assert everything["IpRanges"] == ANYWHERE and everything["Ipv6Ranges"] == [{"CidrIpv6": "::/0"}]
