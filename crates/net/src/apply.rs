@@ -94,7 +94,7 @@ impl State {
         self.host.prepare()?;
         let mut result = Ok(());
         let mut pending = BTreeMap::new();
-        for wanted in self.wanted(plan, &config.name_prefix) {
+        for wanted in wanted(&self.spaces, plan, &config.name_prefix) {
             match self.open(wanted) {
                 Ok(entry) => {
                     pending.insert(entry.wanted.space.clone(), entry);
@@ -107,39 +107,6 @@ impl State {
             result = result.and(self.settle(entry, config, services));
         }
         result.and(self.remove_surplus(plan, &config.name_prefix))
-    }
-
-    /// Every namespace of the plan. The rules of a VPC that is as it was are not compiled again.
-    fn wanted(&self, plan: &Plan, prefix: &str) -> Vec<Wanted> {
-        let mut list = Vec::new();
-        for vpc in &plan.vpcs {
-            let around = Arc::new(Surroundings::of(plan, vpc));
-            let before = self.spaces.get(&vpc.id).and_then(|applied| {
-                let (was, was_around) = applied.vpc.as_ref()?;
-                (**was == *vpc && *was_around == around).then_some((was, &applied.ruleset))
-            });
-            let (vpc, ruleset) = match before {
-                Some((vpc, ruleset)) => (vpc.clone(), ruleset.clone()),
-                None => (Arc::new(vpc.clone()), Arc::new(rules::compile(vpc, &around))),
-            };
-            list.push(Wanted {
-                id: vpc.id.clone(),
-                space: names::namespace(prefix, &vpc.id),
-                layout: place::layout(plan, &vpc, &around, prefix),
-                ruleset,
-                body: Body::Vpc(vpc, around),
-            });
-        }
-        for gateway in gateway::all(plan, prefix) {
-            list.push(Wanted {
-                space: names::namespace(prefix, &gateway.id),
-                id: gateway.id,
-                layout: gateway.layout,
-                ruleset: Arc::new(gateway.ruleset),
-                body: if gateway.nat { Body::Nat } else { Body::Transit },
-            });
-        }
-        list
     }
 
     /// What stands where a namespace is wanted; makes it if nothing does.
@@ -279,6 +246,69 @@ impl State {
             }
         }
         result
+    }
+}
+
+/// Every namespace of the plan. The rules of a VPC that is as it was are not compiled again.
+fn wanted(spaces: &BTreeMap<String, Applied>, plan: &Plan, prefix: &str) -> Vec<Wanted> {
+    let mut list = Vec::new();
+    for vpc in &plan.vpcs {
+        let around = Arc::new(Surroundings::of(plan, vpc));
+        let before = spaces.get(&vpc.id).and_then(|applied| {
+            let (was, was_around) = applied.vpc.as_ref()?;
+            (**was == *vpc && *was_around == around).then_some((was, &applied.ruleset))
+        });
+        let (vpc, ruleset) = match before {
+            Some((vpc, ruleset)) => (vpc.clone(), ruleset.clone()),
+            None => (Arc::new(vpc.clone()), Arc::new(rules::compile(vpc, &around))),
+        };
+        list.push(Wanted {
+            id: vpc.id.clone(),
+            space: names::namespace(prefix, &vpc.id),
+            layout: place::layout(plan, &vpc, &around, prefix),
+            ruleset,
+            body: Body::Vpc(vpc, around),
+        });
+    }
+    for gateway in gateway::all(plan, prefix) {
+        list.push(Wanted {
+            space: names::namespace(prefix, &gateway.id),
+            id: gateway.id,
+            layout: gateway.layout,
+            ruleset: Arc::new(gateway.ruleset),
+            body: if gateway.nat { Body::Nat } else { Body::Transit },
+        });
+    }
+    list
+}
+
+/// A plan in the kernel's terms, without the kernel: for measuring.
+#[derive(Debug, Default)]
+pub struct Compiled(BTreeMap<String, Applied>);
+
+impl Compiled {
+    /// Compiles a plan, what is as it was in `before` but for its layout excepted.
+    pub fn new(plan: &Plan, prefix: &str, before: &Compiled) -> Compiled {
+        let spaces = wanted(&before.0, plan, prefix).into_iter().map(|wanted| {
+            let Wanted { id, layout, ruleset, body, .. } = wanted;
+            let vpc = match body {
+                Body::Vpc(vpc, around) => Some((vpc, around)),
+                Body::Nat | Body::Transit => None,
+            };
+            (id, Applied { number: 0, layout, ruleset, vpc })
+        });
+        Compiled(spaces.collect())
+    }
+
+    /// The lines that lead from `before` to this.
+    pub fn difference(&self, before: &Compiled) -> usize {
+        let nothing = Applied::default();
+        let lines = self.0.iter().map(|(id, now)| {
+            let was = before.0.get(id).unwrap_or(&nothing);
+            let rules = now.ruleset.batch(Before::Known(&was.ruleset));
+            rules.lines().count() + was.layout.changes(&now.layout, false).lines()
+        });
+        lines.sum()
     }
 }
 

@@ -162,6 +162,18 @@ pub(crate) struct Changes {
     pub surplus: Vec<String>,
 }
 
+impl Changes {
+    /// How much is to be done.
+    pub(crate) fn lines(&self) -> usize {
+        let batch = |batch: &Batch| {
+            batch.lines.len()
+                + batch.stations.len()
+                + batch.rules.iter().map(Vec::len).sum::<usize>()
+        };
+        batch(&self.before) + batch(&self.after) + self.surplus.len()
+    }
+}
+
 impl Layout {
     /// Reads the namespace in which the caller's thread stands.
     ///

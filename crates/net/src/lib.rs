@@ -55,6 +55,8 @@ mod tables;
 mod view;
 mod vpc;
 
+#[doc(hidden)]
+pub use apply::Compiled;
 use apply::State;
 use base::Ipv4Cidr;
 use base::network::{Holder, Plan, Vpc};
