@@ -251,14 +251,17 @@ fn check_quota(call: &mut Call<'_>, zone: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// What becomes of a creation: an interface with its addresses, or the reason of the failure.
+/// What becomes of a creation: an interface, by id, with its addresses; or code and message of the
+/// failure.
+type Made = Result<(String, Vec<NatGatewayAddress>), (String, String)>;
+
 fn make(
     call: &mut Call<'_>,
     id: &str,
     vpc: &Vpc,
     subnet: &Subnet,
     wanted: &Wanted,
-) -> Result<Result<(String, Vec<NatGatewayAddress>), (String, String)>, Error> {
+) -> Result<Made, Error> {
     let failed = |code: &str, message: String| Ok(Err((code.to_owned(), message)));
     let elastic =
         wanted.allocations.iter().map(|id| elastic(call, id)).collect::<Result<Vec<_>, _>>()?;

@@ -107,17 +107,13 @@ fn name_of_aws(region: &str, service: &str) -> String {
     format!("com.amazonaws.{region}.{service}")
 }
 
-/// The id of AWS's list with this name: a hash of the name (FNV-1a), eight digits as theirs have.
-fn id_of_aws(name: &str) -> String {
-    let hash = name
+/// The id of AWS's list with this name, which is the service's that gateway endpoints route to
+/// (`com.amazonaws.us-east-1.s3`): a hash of the name (FNV-1a), eight digits as theirs have.
+pub(crate) fn id_of_service(service_name: &str) -> String {
+    let hash = service_name
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("pl-{hash:08x}")
-}
-
-/// The id of the list that gateway endpoints of a service route to: `com.amazonaws.us-east-1.s3`.
-pub(crate) fn id_of_service(service_name: &str) -> String {
-    id_of_aws(service_name)
 }
 
 /// AWS's own lists in a region; `service` is the address of the cloud's own services.
@@ -126,7 +122,7 @@ pub(crate) fn of_aws(region: &str, service: Option<Ipv4Addr>) -> [PrefixList; 2]
         let name = name_of_aws(region, name);
         PrefixList {
             v: 1,
-            id: id_of_aws(&name),
+            id: id_of_service(&name),
             name,
             ipv6: false,
             max_entries: 1,

@@ -298,3 +298,32 @@ fn lists_of_aws_are_there_and_cannot_be_changed() {
     assert_ne!(id, id_of_service("com.amazonaws.us-east-2.s3"));
     assert!(base::id::is_valid("pl", &id));
 }
+
+#[test]
+fn a_route_to_a_list_of_aws_leads_its_packets() {
+    let region = Region::new();
+    region.driver.with_network();
+    region.ok(crate::launch::run_instances, crate::instance::tests::request(&region));
+    let id = id_of_service("com.amazonaws.us-east-1.s3");
+    let main = region.run(|call| crate::vpc::default_vpc(call)).unwrap();
+    region
+        .run(|call| {
+            let at = key::of(call.region, key::ROUTE_TABLE, ACCOUNT, &main.main_route_table_id);
+            let mut table = RouteTable::clone(&*call.get::<RouteTable>(&at)?.unwrap());
+            table.routes = vec![Route {
+                destination: Destination::PrefixList(id),
+                target: main.internet_gateway_id.clone().unwrap(),
+                origin: RouteOrigin::CreateRoute,
+            }];
+            call.put(&at, table);
+            Ok(())
+        })
+        .unwrap();
+    region.run(|call| (crate::network_plan::RECONCILER.run)(call, "/node-network")).unwrap();
+    let plan = region.driver.network().unwrap();
+    let table = &plan.vpcs[0].route_tables[0];
+    assert_eq!(table.id, main.main_route_table_id);
+    let routes: Vec<String> = table.routes.iter().map(|r| r.destination.to_string()).collect();
+    assert_eq!(routes, ["203.0.113.1/32"]);
+    assert_eq!(table.routes[0].target, base::network::Target::InternetGateway);
+}

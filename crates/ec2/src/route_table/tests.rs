@@ -437,8 +437,7 @@ fn a_table_has_so_many_routes() {
     world.region.ok(create_route, to_gateway(&table, "::/0", &gateway));
 }
 
-fn association(world: &World, table: &str, subnet: &str) -> api::AssociateRouteTableRequest {
-    let _ = world;
+fn association(table: &str, subnet: &str) -> api::AssociateRouteTableRequest {
     api::AssociateRouteTableRequest {
         route_table_id: Some(table.to_owned()),
         subnet_id: Some(subnet.to_owned()),
@@ -455,17 +454,16 @@ fn table_of(world: &World) -> Option<String> {
 fn a_subnet_uses_one_table() {
     let world = World::new();
     let (one, two) = (world.table(), world.table());
-    let made = world.region.ok(associate_route_table, association(&world, &one, &world.subnet));
+    let made = world.region.ok(associate_route_table, association(&one, &world.subnet));
     let id = made.association_id.unwrap();
-    let again = world.region.ok(associate_route_table, association(&world, &one, &world.subnet));
+    let again = world.region.ok(associate_route_table, association(&one, &world.subnet));
     assert_eq!(again.association_id.as_ref(), Some(&id));
     assert_eq!(table_of(&world).as_ref(), Some(&one));
-    let refusal =
-        world.region.refused(associate_route_table, association(&world, &two, &world.subnet));
+    let refusal = world.region.refused(associate_route_table, association(&two, &world.subnet));
     assert!(refusal.starts_with("Resource.AlreadyAssociated: "), "{refusal}");
     let other = world.region.run(|call| network(call, "10.9.0.0/16", "10.9.0.0/24")).unwrap().1;
     assert_eq!(
-        world.region.refused(associate_route_table, association(&world, &one, &other.id)),
+        world.region.refused(associate_route_table, association(&one, &other.id)),
         format!(
             "InvalidParameterValue: route table {one} and subnet {} belong to different networks",
             other.id
@@ -521,7 +519,7 @@ fn a_subnet_uses_one_table() {
 fn tables_are_found_by_what_they_have() {
     let world = World::new();
     let table = world.table();
-    world.region.ok(associate_route_table, association(&world, &table, &world.subnet));
+    world.region.ok(associate_route_table, association(&table, &world.subnet));
     let ask = |name: &str, value: &str| {
         let input = api::DescribeRouteTablesRequest {
             filters: Some(vec![filter(name, &[value]), filter("vpc-id", &[&world.vpc])]),
@@ -530,9 +528,9 @@ fn tables_are_found_by_what_they_have() {
         let found = world.region.ok(describe_route_tables, input).route_tables.unwrap();
         found.into_iter().map(|table| table.route_table_id.unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(ask("association.main", "true"), [world.main.clone()]);
-    assert_eq!(ask("association.subnet-id", &world.subnet), [table.clone()]);
-    assert_eq!(ask("association.route-table-id", &table), [table.clone()]);
+    assert_eq!(ask("association.main", "true"), [world.main.as_str()]);
+    assert_eq!(ask("association.subnet-id", &world.subnet), [table.as_str()]);
+    assert_eq!(ask("association.route-table-id", &table), [table.as_str()]);
     assert_eq!(ask("route.gateway-id", "local").len(), 2);
     assert_eq!(ask("route.state", "blackhole").len(), 0);
     assert_eq!(ask("route.origin", "CreateRouteTable").len(), 2);
@@ -545,5 +543,35 @@ fn tables_are_found_by_what_they_have() {
     assert_eq!(
         world.region.refused(enable_propagation, input),
         format!("InvalidVpnGatewayID.NotFound: The vpnGateway ID 'vgw-{NOBODY}' does not exist")
+    );
+}
+
+#[test]
+fn an_endpoint_forgets_a_deleted_table() {
+    let world = World::new();
+    let table = world.table();
+    let endpoint: VpcEndpoint = serde_json::from_value(serde_json::json!({
+        "v": 1, "id": "vpce-00000000000000001", "vpc_id": world.vpc,
+        "service_name": "com.amazonaws.us-east-1.s3", "gateway": true, "state": "available",
+        "policy": "", "route_table_ids": [table, world.main], "subnet_ids": [], "group_ids": [],
+        "interface_ids": [], "private_dns": false, "created": 0, "deleted": null, "tags": {}
+    }))
+    .unwrap();
+    world.put(key::VPC_ENDPOINT, "vpce-00000000000000001", endpoint);
+    let delete =
+        api::DeleteRouteTableRequest { route_table_id: Some(table.clone()), ..Default::default() };
+    world.region.ok(delete_route_table, delete);
+    let at = key::of(world.region.name, key::VPC_ENDPOINT, ACCOUNT, "vpce-00000000000000001");
+    let left = world.region.run(|call| call.peek::<VpcEndpoint>(&at)).unwrap().unwrap();
+    assert_eq!(left.route_table_ids, [world.main.as_str()]);
+    // A route to it is its own: nobody else makes or removes it.
+    let input = api::CreateRouteRequest {
+        vpc_endpoint_id: Some("vpce-00000000000000001".to_owned()),
+        ..route(&world.main, "192.0.2.0/24")
+    };
+    assert_eq!(
+        world.region.refused(create_route, input),
+        "RouteNotSupported: Route table contains unsupported route target: \
+         vpce-00000000000000001. VPC Endpoints of this type cannot be used as route targets."
     );
 }
