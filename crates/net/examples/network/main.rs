@@ -136,6 +136,10 @@ fn nat_gateway(bench: &mut Bench) -> Result<()> {
         source_dest_check: false,
         ..gateway
     });
+    // Not for the gateway itself.
+    let of_gateway = one.route_tables[0].clone();
+    one.route_tables.push(base::network::RouteTable { id: "rtb-2".into(), ..of_gateway });
+    one.subnets[2].route_table = "rtb-2".into();
     one.route_tables[0].routes.push(to_server);
     bench.apply(&Plan { vpcs: vec![one], ..Plan::default() })?;
     let path = bench.pair(ONE, "172.31.0.10", "172.31.16.10")?;
