@@ -327,3 +327,15 @@ fn a_route_to_a_list_of_aws_leads_its_packets() {
     assert_eq!(routes, ["203.0.113.1/32"]);
     assert_eq!(table.routes[0].target, base::network::Target::InternetGateway);
 }
+
+#[test]
+fn a_region_has_so_many_lists() {
+    let region = Region::new();
+    for _ in 0..MAX_LISTS {
+        made(&region, 1, &[]);
+    }
+    assert_eq!(
+        region.refused(create, request(1, &[])),
+        "PrefixListLimitExceeded: The maximum number of prefix lists has been reached."
+    );
+}

@@ -575,3 +575,75 @@ fn an_endpoint_forgets_a_deleted_table() {
          vpce-00000000000000001. VPC Endpoints of this type cannot be used as route targets."
     );
 }
+
+#[test]
+fn a_vpc_has_so_many_tables() {
+    let world = World::new();
+    for _ in 1..MAX_TABLES {
+        world.table();
+    }
+    let more =
+        || api::CreateRouteTableRequest { vpc_id: Some(world.vpc.clone()), ..Default::default() };
+    assert_eq!(
+        world.region.refused(create_route_table, more()),
+        "RouteTableLimitExceeded: The maximum number of route tables has been reached."
+    );
+    // Pages have a hundred at most.
+    let page = |token| api::DescribeRouteTablesRequest {
+        max_results: Some(100),
+        next_token: token,
+        ..Default::default()
+    };
+    let first = world.region.ok(describe_route_tables, page(None));
+    assert_eq!(first.route_tables.unwrap().len(), 100);
+    let second = world.region.ok(describe_route_tables, page(first.next_token));
+    assert_eq!(second.route_tables.unwrap().len(), 100);
+    let third = world.region.ok(describe_route_tables, page(second.next_token));
+    // With the main table of the default VPC.
+    assert_eq!((third.route_tables.unwrap().len(), third.next_token), (1, None));
+}
+
+#[test]
+fn a_route_to_an_instance_needs_its_only_interface() {
+    let region = Region::new();
+    let request = crate::instance::tests::request(&region);
+    let launched = region.ok(crate::launch::run_instances, request).instances.unwrap().remove(0);
+    let id = launched.instance_id.unwrap();
+    let interface = launched.network_interfaces.unwrap()[0].network_interface_id.clone().unwrap();
+    let vpc = region.run(|call| vpc::default_vpc(call)).unwrap();
+    let input = || api::CreateRouteRequest {
+        instance_id: Some(id.clone()),
+        ..route(&vpc.main_route_table_id, "192.0.2.0/24")
+    };
+    region.ok(create_route, input());
+    let ask = api::DescribeRouteTablesRequest {
+        filters: Some(vec![filter("route.instance-id", &[&id])]),
+        ..Default::default()
+    };
+    let found = region.ok(describe_route_tables, ask).route_tables.unwrap().remove(0);
+    let made = found.routes.unwrap().pop().unwrap();
+    assert_eq!(made.network_interface_id, Some(interface));
+    assert_eq!(made.instance_owner_id.as_deref(), Some(ACCOUNT));
+    assert_eq!(made.state.as_deref(), Some("active"));
+    region.ok(delete_route, deletion(&vpc.main_route_table_id, "192.0.2.0/24"));
+    region
+        .run(|call| {
+            let at = key::of(call.region, key::INSTANCE, ACCOUNT, &id);
+            let found = call.get::<crate::record::Instance>(&at)?.unwrap();
+            let mut instance = crate::record::Instance::clone(&found);
+            instance.more_interfaces.push(crate::record::AttachedInterface {
+                interface_id: "eni-00000000000000009".to_owned(),
+                device_index: 1,
+            });
+            call.put(&at, instance);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(
+        region.refused(create_route, input()),
+        format!(
+            "InvalidInstanceID: There are multiple interfaces attached to instance '{id}'. Please \
+             specify an interface ID for the operation instead."
+        )
+    );
+}

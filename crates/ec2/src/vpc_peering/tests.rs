@@ -279,3 +279,35 @@ fn a_request_is_rejected_or_expires() {
     assert_eq!(asked("accepter-vpc-info.owner-id", ACCOUNT), 1);
     assert_eq!(asked("vpc-peering-connection-id", &id), 1);
 }
+
+#[test]
+fn connections_are_counted() {
+    let region = Region::new();
+    let hub = network(&region, region.name, ACCOUNT, "10.255.0.0/16");
+    let spoke =
+        |number: usize| network(&region, region.name, ACCOUNT, &format!("10.{number}.0.0/16"));
+    for number in 0..MAX_ACTIVE {
+        let id = made(&region, request(&spoke(number), &hub));
+        region.ok(accept, ask!(AcceptVpcPeeringConnectionRequest, id));
+    }
+    let id = made(&region, request(&spoke(MAX_ACTIVE), &hub));
+    assert_eq!(
+        region.refused(accept, ask!(AcceptVpcPeeringConnectionRequest, id)),
+        format!(
+            "VpcPeeringConnectionsPerVpcLimitExceeded: The maximum number of VPC peering \
+             connections has been reached for the VPC {hub}."
+        )
+    );
+    for number in 1..MAX_PENDING {
+        made(&region, request(&spoke(MAX_ACTIVE + number), &hub));
+    }
+    let more = request(&spoke(MAX_ACTIVE + MAX_PENDING), &hub);
+    assert_eq!(
+        region.refused(create, more.clone()),
+        "OutstandingVpcPeeringConnectionLimitExceeded: The maximum number of outstanding VPC \
+         peering connection requests has been reached."
+    );
+    // What has expired does not wait any more.
+    region.pass(PENDING);
+    made(&region, more);
+}
