@@ -230,3 +230,10 @@ def test_a_vpc_with_an_endpoint_stays(ec2, region):
     ec2.delete_vpc_endpoints(VpcEndpointIds=[name])
     wait_for(lambda: not ec2.describe_vpc_endpoints()["VpcEndpoints"], "the endpoint to be gone")
     ec2.delete_vpc(VpcId=vpc)
+
+
+def test_a_client_token_makes_one(ec2, vpc, table, s3):
+    arguments = {"VpcId": vpc, "ServiceName": s3, "RouteTableIds": [table], "ClientToken": "once"}
+    first, second = (ec2.create_vpc_endpoint(**arguments)["VpcEndpoint"]["VpcEndpointId"] for _ in range(2))
+    assert first == second and len(ec2.describe_vpc_endpoints()["VpcEndpoints"]) == 1
+    assert refusal(ec2.create_vpc_endpoint, **(arguments | {"RouteTableIds": []}))[0] == "IdempotentParameterMismatch"

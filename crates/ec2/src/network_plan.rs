@@ -24,7 +24,7 @@ use crate::record::{
     TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable, Vpc, VpcEndpoint,
     VpcPeering, key,
 };
-use crate::region;
+use crate::{region, vpc_endpoint};
 use base::network::{self, Address, Holder, NameServer, Plan};
 use service::call::Record;
 use service::reconcile::Reconciler;
@@ -337,17 +337,32 @@ impl Draw<'_> {
         }
         for endpoint in endpoints {
             let Some(name) = service_name(&endpoint.service_name) else { continue };
-            let addresses: Vec<IpAddr> = if endpoint.gateway {
-                self.service.into_iter().map(IpAddr::V4).collect()
-            } else if endpoint.private_dns {
-                let own = endpoint.interface_ids.iter().filter_map(|id| by_id.get(id.as_str()));
-                own.map(|interface| IpAddr::V4(interface.private_ip)).collect()
-            } else {
+            if endpoint.gateway {
+                let addresses = self.service.into_iter().map(IpAddr::V4);
+                names.entry(name).or_default().extend(addresses);
                 continue;
-            };
-            names.entry(name).or_default().extend(addresses);
+            }
+            let own = endpoint.interface_ids.iter().filter_map(|id| by_id.get(id.as_str()));
+            let own: Vec<(String, IpAddr)> = own
+                .map(|interface| (self.zone(interface), IpAddr::V4(interface.private_ip)))
+                .collect();
+            let all = || own.iter().map(|(_, address)| *address);
+            if endpoint.private_dns {
+                names.entry(name).or_default().extend(all());
+            }
+            let zones: Vec<String> = own.iter().map(|(zone, _)| zone.clone()).collect();
+            for (name, zone) in vpc_endpoint::own_names(&self.records.region, endpoint, &zones) {
+                let of_zone = own.iter().filter(|(of, _)| zone.as_ref().is_none_or(|z| z == of));
+                names.insert(name, of_zone.map(|(_, address)| *address).collect());
+            }
         }
         network::Dns { support: vpc.dns_support, hostnames: vpc.dns_hostnames, records: names }
+    }
+
+    /// The zone of an interface.
+    fn zone(&self, interface: &network::Interface) -> String {
+        let subnet = self.records.subnets.iter().find(|subnet| subnet.id == interface.subnet_id);
+        subnet.map(|subnet| subnet.availability_zone.clone()).unwrap_or_default()
     }
 
     fn dhcp(&self, vpc: &Vpc) -> network::Dhcp {

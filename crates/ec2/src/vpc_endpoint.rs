@@ -232,7 +232,7 @@ fn offer(region: &str, endpoint: &VpcEndpoint) -> Option<Offer> {
 
 /// The names of an interface endpoint with the zone that a name is of: all of them, then one a
 /// zone (AWS PrivateLink guide, "DNS hostnames").
-fn own_names(
+pub(crate) fn own_names(
     region: &str,
     endpoint: &VpcEndpoint,
     zones: &[String],

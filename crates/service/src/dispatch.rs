@@ -352,7 +352,7 @@ impl Dispatcher {
         let mut input = (operation.input)();
         call.decode(input.shape_mut()).map_err(|error| error.to_api(call.protocol))?;
         wire::validate::validate(call.protocol, input.shape_mut())?;
-        let inspection = inspect(input.shape_mut(), operation.model.idempotency_token);
+        let inspection = inspect(input.shape_mut(), token_member(operation));
         if let Some(path) = first_unhonoured(&inspection.paths, operation.honours) {
             return Err(Error::unsupported(format!(
                 "The parameter {path} of {name} is not built in gureum yet."
@@ -706,6 +706,17 @@ pub(crate) fn too_large(limit: usize) -> Answer {
     .with_status(413);
     Reply::new(wire::server::encode_error(&UNKNOWN, Protocol::Ec2, &error.into()))
         .answer(request_id)
+}
+
+/// The member that is an operation's idempotency token. Where the model has a ClientToken that it
+/// does not mark as one, as of CreateVpcEndpoint, it is one nevertheless, unless the handler sees to
+/// it.
+fn token_member(operation: &Operation) -> &'static str {
+    const UNMARKED: &str = "ClientToken";
+    match operation.model.idempotency_token {
+        "" if !operation.honours.contains(&UNMARKED) => UNMARKED,
+        marked => marked,
+    }
 }
 
 /// Client tokens are keys of the store, so their form matters (EC2 API Reference, "Ensuring

@@ -292,10 +292,10 @@ fn routes_are_static_or_follow_from_propagations() {
         [ten.clone(), hole.clone(), vpc.clone(), six.clone()]
     );
     let by = |name: &str, value: &str| search(&region, &table, vec![filter(name, &[value])]);
-    assert_eq!(by("type", "propagated"), [vpc.clone()]);
+    assert_eq!(by("type", "propagated"), std::slice::from_ref(&vpc));
     assert_eq!(by("state", "blackhole"), [hole.clone(), six.clone()]);
-    assert_eq!(by("route-search.exact-match", "10.0.0.0/8"), [ten.clone()]);
-    assert_eq!(by("route-search.longest-prefix-match", "10.1.2.3"), [hole.clone()]);
+    assert_eq!(by("route-search.exact-match", "10.0.0.0/8"), std::slice::from_ref(&ten));
+    assert_eq!(by("route-search.longest-prefix-match", "10.1.2.3"), std::slice::from_ref(&hole));
     assert_eq!(by("route-search.subnet-of-match", "10.0.0.0/8"), [ten.clone(), hole.clone()]);
     assert_eq!(by("route-search.supernet-of-match", "10.1.2.0/24"), [ten.clone(), hole.clone()]);
     assert_eq!(by("attachment.transit-gateway-attachment-id", &attachment), [ten, vpc]);

@@ -146,7 +146,7 @@ fn an_interface_endpoint_is_an_interface_in_each_of_its_subnets() {
     let ids = shown.network_interface_ids.unwrap();
     assert_eq!(ids.len(), 2);
     let default_group = the_vpc(&region).default_group_id;
-    assert_eq!(interface(&region, &ids[0]).unwrap().groups, [default_group.clone()]);
+    assert_eq!(interface(&region, &ids[0]).unwrap().groups, std::slice::from_ref(&default_group));
     let names: Vec<String> =
         shown.dns_entries.unwrap().into_iter().map(|entry| entry.dns_name.unwrap()).collect();
     assert_eq!(names.len(), 4, "one for all, one a zone, and the service's own: {names:?}");
@@ -269,4 +269,28 @@ fn services_are_described() {
         "InvalidServiceName: The Vpc Endpoint Service 'com.amazonaws.us-east-1.nothing' does not \
          exist"
     );
+}
+
+#[test]
+fn the_resolver_knows_the_names_of_an_endpoint() {
+    let region = Region::new();
+    region.driver.with_network();
+    let made = make(&region, by_interface(&region));
+    settle(&region);
+    region.run(|call| (crate::network_plan::RECONCILER.run)(call, "/node-network")).unwrap();
+    let plan = region.driver.network().expect("a plan");
+    let known = &plan.vpcs[0].dns.records;
+    let addresses: Vec<_> = made
+        .network_interface_ids
+        .unwrap()
+        .iter()
+        .map(|id| std::net::IpAddr::V4(interface(&region, id).unwrap().private_ip))
+        .collect();
+    let names: Vec<String> =
+        made.dns_entries.unwrap().into_iter().map(|entry| entry.dns_name.unwrap()).collect();
+    // For all, for each zone, and the service's own.
+    assert_eq!(known[&names[0]], addresses);
+    assert_eq!(known[&names[1]], addresses[..1]);
+    assert_eq!(known[&names[2]], addresses[1..]);
+    assert_eq!(known[&names[3]], addresses);
 }

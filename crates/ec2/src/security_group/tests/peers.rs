@@ -206,7 +206,12 @@ fn a_group_of_another_account_needs_the_account_and_a_connection() {
     assert_eq!(references.security_group_reference_set.unwrap().len(), 1);
     // And may delete the group nevertheless; the rule is stale then.
     let at = keys::of(region.name, keys::SECURITY_GROUP, OTHER, &group_id);
-    region.run(|call| Ok(call.delete(&at))).unwrap();
+    region
+        .run(|call| {
+            call.delete(&at);
+            Ok(())
+        })
+        .unwrap();
     let own = region.run(|call| Ok(vpc::default_vpc(call)?.id.clone())).unwrap();
     let input = api::DescribeStaleSecurityGroupsRequest { vpc_id: Some(own), ..Default::default() };
     let stale = region.ok(describe_stale_security_groups, input);
