@@ -332,7 +332,7 @@ pub fn icmp(kind: u8, code: u8) -> Vec<u8> {
     data
 }
 
-fn checksum(data: &[u8]) -> u16 {
+pub fn checksum(data: &[u8]) -> u16 {
     let mut sum: u32 =
         data.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
     while sum > 0xffff {

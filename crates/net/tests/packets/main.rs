@@ -11,10 +11,13 @@ mod world;
 #[allow(dead_code)]
 mod system;
 
+mod abuse;
 mod acl;
 mod ipv6;
+mod kills;
 mod lifecycle;
 mod nodes;
+mod reach;
 mod routing;
 mod security;
 mod services;
