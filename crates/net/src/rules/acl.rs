@@ -34,6 +34,11 @@ impl Compiler<'_> {
                     self.acl(name, rules, direction);
                 }
                 self.subnet(subnet, name, direction);
+                if direction == Direction::Egress
+                    && self.endpoints.iter().any(|endpoint| endpoint.subnet_id == subnet.id)
+                {
+                    self.endpoint_answers(subnet, name);
+                }
                 guarded.insert(subnet.id.as_str());
             }
             if !guarded.is_empty() {
@@ -126,6 +131,16 @@ impl Compiler<'_> {
         self.chain(format!("acl_{}_{}", direction.name(), subnet.id), lines);
     }
 
+    /// As [`Self::subnet`] for what the namespace itself sends: no router of the subnet is next, and
+    /// the output hook may not ask the routes.
+    fn endpoint_answers(&mut self, subnet: &Subnet, acl: &str) {
+        let mut lines = vec![format!("ip daddr {} accept", subnet.cidr)];
+        let six = subnet.ipv6_cidr.filter(|_| self.six);
+        lines.extend(six.map(|cidr| format!("ip6 daddr {cidr} accept")));
+        lines.push(format!("goto acl_egress_{acl}"));
+        self.chain(format!("acl_answers_{}", subnet.id), lines);
+    }
+
     fn acl_hooks(&mut self, direction: Direction, guarded: &BTreeSet<&str>) {
         let word = direction.name();
         let here = self.here.iter().filter(|(i, _)| guarded.contains(i.subnet_id.as_str()));
@@ -153,7 +168,8 @@ impl Compiler<'_> {
         for version in self.versions() {
             let mut map = BTreeMap::new();
             for endpoint in &endpoints {
-                let verdict = format!("goto acl_{word}_{}", endpoint.subnet_id);
+                let chain = if direction == Direction::Egress { "answers" } else { word };
+                let verdict = format!("goto acl_{chain}_{}", endpoint.subnet_id);
                 let own = addresses(endpoint, *version).into_iter();
                 map.extend(own.map(|address| (address, verdict.clone())));
             }

@@ -3,7 +3,7 @@
 use crate::guest::{Guest, Outcome, datagram, echo, ethernet, icmp, ipv4, shell};
 use crate::guest::{ROUTER, Raw};
 use crate::world::{VPC, World, all, anywhere, prefix, subnet, table, tcp};
-use base::network::{AclRule, NetworkAcl, Peer, PrefixList, Protocol, Target};
+use base::network::{AclRule, Holder, NetworkAcl, Peer, PrefixList, Protocol, Target};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
@@ -121,6 +121,43 @@ fn services_are_above_acls() {
     let _server = crate::guest::Server::start(metadata);
     let guest = guest(&mut world, 200, "subnet-2", &[OPEN]);
     assert_eq!(guest.connect(Ipv4Addr::new(169, 254, 169, 254), 80), Outcome::Connected);
+}
+
+/// An endpoint in a subnet with a machine that forwards: calls and answers cross the border by the
+/// ACL, and need no rule within the subnet.
+#[test]
+fn acls_know_endpoints() {
+    let Some(mut world) = two_subnets() else { return };
+    world.vpc(VPC).network_acls[1].ingress =
+        vec![rule(100, true, port(443, 443), "172.31.0.10/32")];
+    let back = rule(100, true, port(1024, 65535), "0.0.0.0/0");
+    world.vpc(VPC).network_acls[1].egress = vec![back];
+    let mut service = world.interface(VPC, 210, &[OPEN]);
+    service.subnet_id = "subnet-2".into();
+    service.holder = Holder::Endpoint("vpce-1".into());
+    *world.vpc(VPC).interfaces.last_mut().unwrap() = service.clone();
+    let client = guest(&mut world, 10, "subnet-1", &[OPEN]);
+    let denied = guest(&mut world, 11, "subnet-1", &[OPEN]);
+    let inside = guest(&mut world, 200, "subnet-2", &[OPEN]);
+    world.vpc(VPC).interfaces.last_mut().unwrap().source_dest_check = false;
+    world.apply();
+    let address = service.private_ip;
+    let listener = world.network.listen_service(VPC, address.into(), 443).unwrap();
+    let _server = crate::guest::Server::start(listener);
+    assert_eq!(client.connect(address, 443), Outcome::Connected);
+    assert_eq!(denied.connect(address, 443), Outcome::TimedOut);
+    assert_eq!(inside.connect(address, 443), Outcome::Connected);
+    let mut open = client.stream(address, 443);
+    assert!(echo(&mut open));
+    world.vpc(VPC).network_acls[1].egress.clear();
+    world.apply();
+    assert!(!echo(&mut open), "an answer needs a rule");
+    assert_eq!(client.connect(address, 443), Outcome::TimedOut);
+    assert_eq!(inside.connect(address, 443), Outcome::Connected);
+    // And the endpoint's groups.
+    world.group(OPEN, &[], &[all(anywhere())]);
+    world.apply();
+    assert_eq!(inside.connect(address, 443), Outcome::TimedOut);
 }
 
 #[test]
