@@ -279,7 +279,7 @@ fn choose<'p>(call: &mut Call<'_>, plan: &'p Plan) -> Result<Vec<Ready<'p>>, Err
                 // Addresses of two VPCs have nothing to do with each other, but to leave one out
                 // costs nothing.
                 let pool = Pool { account, subnet: &fresh.subnet };
-                let private_ip = pool.primary(call, &mut chosen, fresh.wanted.private_ip)?;
+                let private_ip = pool.primary(call, &mut chosen, &fresh.wanted)?;
                 (private_ip, pool.further(call, &mut chosen, &fresh.wanted)?)
             }
         };

@@ -97,14 +97,15 @@ impl Pool<'_> {
         &self,
         call: &mut Call<'_>,
         chosen: &mut Chosen,
-        wanted: Option<Ipv4Addr>,
+        wanted: &Wanted,
     ) -> Result<Ipv4Addr, Error> {
-        match wanted {
+        match wanted.private_ip {
             Some(address) => {
+                check_in_subnet(address, self.subnet)?;
                 self.take(call, chosen, address)?;
                 Ok(address)
             }
-            None => self.automatic(call, chosen),
+            None => self.automatic(call, chosen, wanted),
         }
     }
 
@@ -122,9 +123,17 @@ impl Pool<'_> {
         Ok(())
     }
 
-    fn automatic(&self, call: &mut Call<'_>, chosen: &mut Chosen) -> Result<Ipv4Addr, Error> {
+    fn automatic(
+        &self,
+        call: &mut Call<'_>,
+        chosen: &mut Chosen,
+        wanted: &Wanted,
+    ) -> Result<Ipv4Addr, Error> {
+        // What is named comes after the primary address, and is not to be taken by it.
         let address = free_private_address_but(call, self.account, self.subnet, |address| {
             chosen.addresses.contains(&IpAddr::V4(address))
+                || wanted.secondary.contains(&address)
+                || wanted.prefixes.iter().any(|prefix| prefix.contains(address))
         })?;
         chosen.addresses.insert(IpAddr::V4(address));
         Ok(address)
@@ -148,7 +157,7 @@ impl Pool<'_> {
             found.prefixes.push(*prefix);
         }
         for _ in 0..wanted.secondary_count {
-            found.secondary.push(self.automatic(call, chosen)?);
+            found.secondary.push(self.automatic(call, chosen, wanted)?);
         }
         for _ in 0..wanted.prefix_count {
             found.prefixes.push(self.automatic_prefix(call, chosen)?);

@@ -1,6 +1,6 @@
 //! CreateNetworkInterface and DeleteNetworkInterface, and the same for services.
 
-use super::address::{self, Chosen, Pool, Wanted, check_in_subnet};
+use super::address::{self, Chosen, Pool, Wanted};
 use super::describe::show;
 use super::{check_groups, get_own, key_of};
 use crate::record::{Interface, InterfaceKind, SecondaryAddress, Subnet, Tags, Vpc, key};
@@ -46,12 +46,9 @@ pub(crate) fn create(
 ) -> Result<Arc<Interface>, Error> {
     let New { subnet, groups, kind, description, source_dest_check, wanted, tags } = new;
     check_groups(call, &groups, &subnet.vpc_id, &subnet.id)?;
-    if let Some(address) = wanted.private_ip {
-        check_in_subnet(address, subnet)?;
-    }
     let mut chosen = Chosen::default();
     let pool = Pool { account, subnet };
-    let private_ip = pool.primary(call, &mut chosen, wanted.private_ip)?;
+    let private_ip = pool.primary(call, &mut chosen, &wanted)?;
     let further = pool.further(call, &mut chosen, &wanted)?;
     let interface = Interface {
         v: 1,

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_debug_implementations)]
 
 mod disks;
+mod interfaces;
 mod network;
 mod support;
 

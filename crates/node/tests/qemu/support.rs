@@ -59,6 +59,7 @@ case "$(cat /proc/cmdline)" in *gureum.fill*) dd if=/dev/zero of=/dev/vdb bs=1M;
 # Says which disks come and go; one that begins with #!sh is a script to run.
 # A disk that comes again has another number.
 seen=
+cards=
 for d in vda vdb; do seen="$seen $d:$(cat /sys/block/$d/diskseq) "; done
 while :; do
   now=
@@ -78,6 +79,17 @@ while :; do
     case "$now" in *" $one "*) ;; *) echo "MARKER unplugged $one";; esac
   done
   seen=$now
+  now=
+  for card in /sys/class/net/eth*; do
+    [ -e $card/address ] || continue
+    one=$(cat $card/address)
+    now="$now $one "
+    case "$cards" in *" $one "*) ;; *) echo "MARKER card $one";; esac
+  done
+  for one in $cards; do
+    case "$now" in *" $one "*) ;; *) echo "MARKER no card $one";; esac
+  done
+  cards=$now
   sleep 0.1
 done
 "#;
