@@ -143,10 +143,10 @@ impl State {
         })?;
         applied.layout.lose(|link| links.contains(link));
         if let (Body::Vpc(vpc, _), true) = (body, fresh || !links.contains(UPLINK)) {
-            self.host.connect(&vpc.id)?;
+            let made = self.host.connect(&vpc.id)?;
             // A new link has none of the old one's.
             self.host.forget_routes();
-            applied.layout.lose(|link| link != UPLINK);
+            applied.layout.lose(|link| !made || link != UPLINK);
         }
         Ok(Pending { wanted, applied, fresh, links })
     }

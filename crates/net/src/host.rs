@@ -155,8 +155,8 @@ impl Host {
         Ok(())
     }
 
-    /// Makes the link between host and VPC unless both ends are there.
-    pub(crate) fn connect(&self, vpc_id: &str) -> Result<(), Error> {
+    /// Makes the link between host and VPC unless both ends are there; whether it did.
+    pub(crate) fn connect(&self, vpc_id: &str) -> Result<bool, Error> {
         let space = crate::names::namespace(&self.config.name_prefix, vpc_id);
         let link = host_link(&self.config.name_prefix, vpc_id);
         let here = system::links().map_err(Error::io("list links"))?.contains_key(&link);
@@ -181,7 +181,8 @@ impl Host {
         lines.push(format!(
             "neighbour replace {UPLINK_ADDRESS} lladdr {UPLINK_MAC} dev {link} nud permanent"
         ));
-        command::ip_batch(None, &lines)
+        command::ip_batch(None, &lines)?;
+        Ok(!(here && there))
     }
 
     /// Routes exactly the public addresses and the IPv6 blocks of this node to their VPCs.

@@ -202,7 +202,7 @@ fn applying_again_changes_nothing() {
 pub fn picture() -> String {
     let inside = format!(
         "for space in $(ip netns list | cut -d' ' -f1 | grep '^{PREFIX}-' | sort); do
-           ip -n $space -br link | sed 's/@[^ ]*//' | sort; ip -n $space -br address show lo
+           ip -n $space -br link | sed 's/@[^ ]*//' | awk '{{print $1, $3}}' | sort; ip -n $space -br address show lo
            ip -n $space route show table all | sed '/proto kernel/d'
            ip -n $space -6 route show table all | sed '/proto kernel/d'
            ip -n $space rule; ip -n $space -6 rule
