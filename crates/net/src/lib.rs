@@ -22,8 +22,9 @@
 //! ```
 //!
 //! What this crate deliberately does not do: decide anything (addresses and rules come compiled in
-//! the plan), speak AWS, run machines, answer instance metadata (it only opens the door with
-//! [`Network::listen_metadata`]), or IPv6: guests have none.
+//! the plan), speak AWS, run machines, answer instance metadata or the region's API (it only opens
+//! the doors with [`Network::listen_metadata`] and [`Network::listen_service`]), or write flow logs
+//! (it only reads the counters, [`Network::flows`]).
 
 mod advertisement;
 mod apply;
