@@ -54,8 +54,8 @@ pub(super) fn to_model(call: &Call<'_>, endpoint: &VpcEndpoint) -> Result<api::V
         .map(|(name, _)| entry(name, ENDPOINT_ZONE))
         .collect();
     if let Some(offer) = offer(call.region, endpoint).filter(|_| endpoint.private_dns) {
-        // A private zone that only the VPC's resolver knows; it has no id that leads anywhere.
-        entries.push(entry(offer.private_name, "NONE"));
+        // As AWS says while there is no hosted zone: only the resolver of the VPC knows the name.
+        entries.push(entry(offer.private_name, "ZONEIDPENDING"));
     }
     Ok(api::VpcEndpoint {
         creation_timestamp: Some(endpoint.created),
