@@ -19,5 +19,6 @@ mod lifecycle;
 mod nodes;
 mod reach;
 mod routing;
+mod routing6;
 mod security;
 mod services;
