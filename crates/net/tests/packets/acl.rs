@@ -3,7 +3,7 @@
 use crate::guest::{Guest, Outcome, datagram, echo, ethernet, icmp, ipv4, shell};
 use crate::guest::{ROUTER, Raw};
 use crate::world::{VPC, World, all, anywhere, prefix, subnet, table, tcp};
-use base::network::{AclRule, Holder, NetworkAcl, Peer, PrefixList, Protocol, Target};
+use base::network::{AclRule, Holder, NetworkAcl, Peer, PrefixList, Protocol, Rule, Target};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
@@ -187,6 +187,37 @@ fn prefix_lists_are_read_anew() {
     world.vpc(VPC).prefix_lists = vec![list(&["0.0.0.0/0"])];
     world.restart();
     assert_eq!(two.connect(server.address, 80), Outcome::Connected);
+}
+
+/// Many different rules become a set of prefixes with ports; nested prefixes add up.
+#[test]
+fn many_rules_of_a_group() {
+    let Some(mut world) = World::new() else { return };
+    let mut rules: Vec<_> =
+        (0..60).map(|n| tcp(2000 + n, prefix(&format!("10.{n}.0.0/16")))).collect();
+    rules.extend([
+        tcp(80, prefix("172.31.0.0/16")),
+        tcp(81, prefix("172.31.0.8/29")),
+        Rule { protocol: port(80, 83), peer: prefix("172.31.0.11/32") },
+        Rule { protocol: Protocol::Udp { from: 90, to: 91 }, peer: prefix("172.31.0.12/32") },
+    ]);
+    world.group(OPEN, &[all(anywhere())], &[all(anywhere())]);
+    world.group(SERVERS, &rules, &[]);
+    let server = world.guest(VPC, 10, &[SERVERS]);
+    let one = world.guest(VPC, 11, &[OPEN]);
+    let two = world.guest(VPC, 20, &[OPEN]);
+    for (port, narrow, wide) in
+        [(80, true, true), (81, true, false), (83, true, false), (84, false, false)]
+    {
+        let outcome = |passes| if passes { Outcome::Refused } else { Outcome::TimedOut };
+        assert_eq!(one.connect(server.address, port), outcome(narrow), "{port}");
+        assert_eq!(two.connect(server.address, port), outcome(wide), "{port}");
+    }
+    // One rule goes, one comes.
+    world.group(SERVERS, &rules[..62], &[]);
+    world.apply();
+    assert_eq!(one.connect(server.address, 83), Outcome::TimedOut);
+    assert_eq!(one.connect(server.address, 81), Outcome::Refused);
 }
 
 /// A client, a machine that forwards and a server, each in a subnet whose routes lead over the

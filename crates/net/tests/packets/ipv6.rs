@@ -122,6 +122,25 @@ fn groups_know_both_versions_apart() {
 }
 
 #[test]
+fn many_rules_of_a_group() {
+    let Some(mut world) = world() else { return };
+    let mut rules: Vec<Rule> =
+        (0..60).map(|n| tcp(2000 + n, &format!("2001:db8:{n:x}::/48"))).collect();
+    rules.extend([tcp(80, "2001:db8:77::/64"), tcp(81, "2001:db8:77::b/128")]);
+    world.group(WEB, &rules, &[]);
+    world.group(INNER, &[], &[all("::/0")]);
+    let server = guest(&mut world, 10, &[WEB]);
+    let one = guest(&mut world, 11, &[INNER]);
+    let two = guest(&mut world, 12, &[INNER]);
+    let _web = listen(&server, 80);
+    stream(&one, six(10), 80);
+    stream(&two, six(10), 80);
+    assert_eq!(connect(&one, six(10), 81), Outcome::Refused);
+    assert_eq!(connect(&two, six(10), 81), Outcome::TimedOut);
+    assert_eq!(connect(&one, six(10), 2007), Outcome::TimedOut);
+}
+
+#[test]
 fn icmp_has_types() {
     let Some(mut world) = world() else { return };
     let ping = Protocol::Icmpv6 { kind: Some(128), code: None };
