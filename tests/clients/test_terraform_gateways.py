@@ -256,8 +256,8 @@ resource "aws_flow_log" "group" {
   log_format      = "$${version} $${interface-id} $${srcaddr} $${dstaddr} $${action}"
 }
 
-output "s3" { value = aws_vpc_endpoint.s3 }
-output "ec2" { value = aws_vpc_endpoint.ec2 }
+output "prefix_list" { value = aws_vpc_endpoint.s3.prefix_list_id }
+output "ec2" { value = aws_vpc_endpoint.ec2.id }
 output "sts" { value = data.aws_vpc_endpoint_service.sts.service_name }
 """
 
@@ -268,8 +268,9 @@ def test_endpoints_and_flow_logs(workspace):
     workspace.empty_plan()
     made = outputs(workspace)
     ec2 = workspace.client("ec2")
-    assert made["s3"]["prefix_list_id"].startswith("pl-")
-    assert made["ec2"]["state"] == "available" and len(made["ec2"]["network_interface_ids"]) == 2
+    assert made["prefix_list"].startswith("pl-")
+    (endpoint,) = ec2.describe_vpc_endpoints(VpcEndpointIds=[made["ec2"]])["VpcEndpoints"]
+    assert endpoint["State"] == "available" and len(endpoint["NetworkInterfaceIds"]) == 2
     assert made["sts"] == f"com.amazonaws.{workspace.region}.sts"
     (log,) = ec2.describe_flow_logs(Filters=[{"Name": "log-destination-type", "Values": ["s3"]}])["FlowLogs"]
     assert log["MaxAggregationInterval"] == 600
@@ -277,7 +278,7 @@ def test_endpoints_and_flow_logs(workspace):
     workspace.apply(*change)
     (log,) = ec2.describe_flow_logs(Filters=[{"Name": "log-destination-type", "Values": ["s3"]}])["FlowLogs"]
     assert log["MaxAggregationInterval"] == 60
-    (endpoint,) = ec2.describe_vpc_endpoints(VpcEndpointIds=[made["ec2"]["id"]])["VpcEndpoints"]
+    (endpoint,) = ec2.describe_vpc_endpoints(VpcEndpointIds=[made["ec2"]])["VpcEndpoints"]
     assert endpoint["PrivateDnsEnabled"] is False and len(endpoint["SubnetIds"]) == 1
     workspace.empty_plan(*change)
     workspace.destroy(*change)
