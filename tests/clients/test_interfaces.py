@@ -132,6 +132,9 @@ def test_attach_and_detach_while_it_runs(ec2, image_id, subnet):
 
     ec2.detach_network_interface(AttachmentId=attachment)
     assert "Attachment" not in available(ec2, extra)
+    # Who waits for the end of an attachment asks for it.
+    (ended,) = ec2.describe_network_interfaces(Filters=filtered(**{"attachment.attachment-id": attachment}))["NetworkInterfaces"]
+    assert ended["Attachment"]["Status"] == "detached" and ended["Status"] == "available"
     assert len(instance(ec2, it["InstanceId"])["NetworkInterfaces"]) == 1
     # To another instance, with its address and its hardware address.
     second = running(ec2, image_id, SubnetId=subnet["SubnetId"])

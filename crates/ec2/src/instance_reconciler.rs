@@ -481,7 +481,7 @@ fn settle_interfaces(
                 }
             }
             Settled::Detached => {
-                next.attachment = None;
+                interface::detach(&mut next, call.now);
                 gone.push(interface.id.clone());
             }
         }

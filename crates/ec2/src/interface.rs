@@ -36,6 +36,7 @@ pub(crate) use make::{Given, New, create, delete, release};
 
 use crate::record::{self, Instance, Interface, InterfaceKind, key};
 use crate::region;
+use base::Timestamp;
 use model::ec2::{self as api, op};
 use service::filter::Values;
 use service::throttle::Rate;
@@ -369,6 +370,13 @@ pub(crate) fn check_groups(
         }
     }
     Ok(())
+}
+
+/// Ends the attachment of an interface, which is not staged.
+pub(crate) fn detach(interface: &mut Interface, now: Timestamp) {
+    if let Some(attachment) = interface.attachment.take() {
+        interface.detached = Some((attachment, now));
+    }
 }
 
 /// Stages a changed interface, and its instance in step with it, so that the instance's machine

@@ -334,6 +334,7 @@ fn stage_interface(
                 groups: fresh.groups.clone(),
                 source_dest_check: true,
                 attachment,
+                detached: None,
                 tags: plan.interface_tags.clone(),
             };
             let claim = private_claim(call, &subnet.vpc_id, private_ip);

@@ -262,6 +262,7 @@ fn place_fingerprint(place: &Place, hash: &mut DefaultHasher) {
         groups,
         source_dest_check: _,
         attachment,
+        detached: _,
         tags: _,
     } = &*place.interface;
     if !place.is_wanted() {

@@ -497,6 +497,9 @@ pub struct Interface {
     pub source_dest_check: bool,
     /// Where it is attached.
     pub attachment: Option<InterfaceAttachment>,
+    /// Where it was, and when that ended: clients wait for `detached`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub detached: Option<(InterfaceAttachment, Timestamp)>,
     /// Tags.
     pub tags: Tags,
 }

@@ -26,14 +26,14 @@ pub(super) fn describe_addresses_attribute(
 ) -> Result<api::DescribeAddressesAttributeResult, Error> {
     let at = key_of(call, call.account(), "");
     let mut all = call.scan::<ElasticAddress>(&at)?;
+    // Checked against all, shown are those that have the attribute.
     if let Some(ids) = input.allocation_ids.filter(|ids| !ids.is_empty()) {
         if let Some(id) = ids.iter().find(|id| !all.iter().any(|a| a.allocation_id == **id)) {
             return Err(not_found(id));
         }
         all.retain(|elastic| ids.contains(&elastic.allocation_id));
-    } else {
-        all.retain(|elastic| elastic.domain_name.is_some());
     }
+    all.retain(|elastic| elastic.domain_name.is_some());
     let page = page(
         all,
         |elastic: &Arc<ElasticAddress>| elastic.allocation_id.as_str(),

@@ -51,7 +51,9 @@ fn check(region: &Region) -> Result<(), TestCaseError> {
     let claims = region.run(|call| {
         let claims = call.snapshot().scan("/public-address/");
         let name = |key: &str| key.rsplit('/').next().unwrap().parse::<Ipv4Addr>().unwrap();
-        Ok(claims.map(|kv| (name(kv.key()), kv.decode::<String>().unwrap().to_string())).collect::<BTreeMap<_, _>>())
+        Ok(claims
+            .map(|kv| (name(kv.key()), kv.decode::<String>().unwrap().to_string()))
+            .collect::<BTreeMap<_, _>>())
     });
     prop_assert_eq!(claims.unwrap(), owners);
     Ok(())

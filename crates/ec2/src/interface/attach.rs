@@ -3,7 +3,7 @@
 //! ([`crate::instance_reconciler`]). The life of an attachment is drawn in [`super`].
 
 use super::make::{MOST_ADDRESSES, too_many_addresses};
-use super::{get_own, key_of};
+use super::{detach, get_own, key_of};
 use crate::instance;
 use crate::instance_type::{self, Facts};
 use crate::record::{
@@ -193,7 +193,7 @@ pub(super) fn detach_network_interface(
     let mut changed = Interface::clone(&interface);
     let mut instance = Instance::clone(&instance);
     if instance.state == InstanceState::Stopped {
-        changed.attachment = None;
+        detach(&mut changed, call.now);
         instance.more_interfaces.retain(|place| place.interface_id != interface.id);
     } else if let Some(attachment) = &mut changed.attachment {
         attachment.state = AttachmentState::Detaching;

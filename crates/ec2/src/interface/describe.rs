@@ -3,6 +3,7 @@
 use super::{Names, one, peek, private_dns_name, public_dns_name};
 use crate::record::{self, AttachmentState, ElasticPart, Instance, Interface, InterfaceKind, key};
 use crate::tag;
+use base::Timestamp;
 use model::ec2 as api;
 use service::filter::{Field, Filters, Values};
 use service::page::page;
@@ -10,6 +11,10 @@ use service::{Call, Error};
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+/// How long an attachment that ended shows as `detached` to who asks for it by its id, in the
+/// region's milliseconds. Clients wait for that word.
+const DETACHED_MILLIS: i64 = 15_000;
 
 /// Who owns what services attach (EC2 API Reference, "NetworkInterfaceAttachment").
 const SERVICE: &str = "amazon-aws";
@@ -24,6 +29,14 @@ struct View {
     private_dns_name: String,
     /// Public addresses have names.
     has_names: bool,
+    /// Where it is attached, or, for who asks for that attachment by its id, was a moment ago.
+    place: Option<Place>,
+}
+
+/// An attachment and how far it is.
+struct Place {
+    attachment: record::InterfaceAttachment,
+    status: &'static str,
 }
 
 /// One private address with what it is translated to.
@@ -73,8 +86,23 @@ impl View {
             zone_id: names.zone_id(call.region, &interface.availability_zone),
             private_dns_name: private_dns_name(call.region, interface.private_ip),
             has_names: names.dns_hostnames(call, &interface.vpc_id)?,
+            place: interface.attachment.as_ref().map(|attachment| Place {
+                attachment: attachment.clone(),
+                status: attachment_status(attachment.state),
+            }),
             interface,
         })
+    }
+
+    /// Shows the attachment that ended lately, if it is one of `ids`.
+    fn with_detached(mut self, ids: &[String], now: Timestamp) -> Self {
+        if let (None, Some((attachment, at))) = (&self.place, &self.interface.detached)
+            && ids.contains(&attachment.id)
+            && now < at.plus_millis(DETACHED_MILLIS)
+        {
+            self.place = Some(Place { attachment: attachment.clone(), status: "detached" });
+        }
+        self
     }
 
     fn is_managed(&self) -> bool {
@@ -136,7 +164,7 @@ impl View {
     }
 
     fn attachment(&self) -> Option<api::NetworkInterfaceAttachment> {
-        let Some(attachment) = &self.interface.attachment else {
+        let Some(Place { attachment, status }) = &self.place else {
             // What a service holds is attached to something that is not ours.
             return self.is_managed().then(|| api::NetworkInterfaceAttachment {
                 attachment_id: Some(service_attachment(&self.interface.id)),
@@ -156,7 +184,7 @@ impl View {
             instance_id: Some(attachment.instance_id.clone()),
             instance_owner_id: Some(self.account.clone()),
             network_card_index: Some(0),
-            status: Some(attachment_status(attachment.state).to_owned()),
+            status: Some((*status).to_owned()),
             ..Default::default()
         })
     }
@@ -227,7 +255,7 @@ fn attachment<'a>(
     view: &'a View,
     value: impl Fn(&'a record::InterfaceAttachment) -> Cow<'a, str>,
 ) -> Values<'a> {
-    view.interface.attachment.iter().map(value).collect()
+    view.place.iter().map(|place| value(&place.attachment)).collect()
 }
 
 /// Of the primary address.
@@ -275,7 +303,7 @@ const FILTERS: &[Field<View>] = &[
     ("attachment.device-index", |v| attachment(v, |a| a.device_index.to_string().into())),
     ("attachment.instance-id", |v| attachment(v, |a| a.instance_id.as_str().into())),
     ("attachment.instance-owner-id", |v| attachment(v, |_| v.account.as_str().into())),
-    ("attachment.status", |v| attachment(v, |a| attachment_status(a.state).into())),
+    ("attachment.status", |v| one(v.place.as_ref().map(|place| place.status))),
     ("availability-zone", |v| vec![v.interface.availability_zone.as_str().into()]),
     ("availability-zone-id", |v| vec![v.zone_id.as_str().into()]),
     ("description", |v| vec![v.interface.description.as_str().into()]),
@@ -339,7 +367,10 @@ pub(super) fn describe_network_interfaces(
     let mut names = Names::default();
     let mut views = Vec::with_capacity(found.len());
     for interface in found {
-        let view = View::new(call, &mut names, interface)?;
+        let mut view = View::new(call, &mut names, interface)?;
+        if let Some(ids) = filters.exact("attachment.attachment-id") {
+            view = view.with_detached(ids, call.now);
+        }
         if filters.accept(&view, &view.interface.tags) {
             views.push(view);
         }

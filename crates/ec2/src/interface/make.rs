@@ -74,6 +74,7 @@ pub(crate) fn create(
         groups,
         source_dest_check,
         attachment: None,
+        detached: None,
         tags,
     };
     let claim = key::private_address(call.region, account, &subnet.vpc_id, private_ip);

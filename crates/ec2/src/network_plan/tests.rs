@@ -141,7 +141,9 @@ fn interface(words: &[&str]) -> Interface {
             delete_on_termination: true,
             attached: NOW,
             state: Default::default(),
+            forced: false,
         }),
+        detached: None,
         tags: Tags::new(),
     }
 }
