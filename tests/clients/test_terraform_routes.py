@@ -110,6 +110,25 @@ resource "aws_route_table_association" "private" {
   route_table_id = aws_route_table.private.id
 }
 
+resource "aws_network_interface" "router" {
+  subnet_id         = aws_subnet.loose.id
+  source_dest_check = false
+}
+
+# The VPC's own route, first as it is, then through the router.
+resource "aws_route_table" "middle" {
+  vpc_id = aws_vpc.two.id
+  route {
+    cidr_block           = "10.1.0.0/16"
+    gateway_id           = var.to_nat ? "local" : null
+    network_interface_id = var.to_nat ? null : aws_network_interface.router.id
+  }
+  route {
+    cidr_block           = "192.0.2.0/24"
+    network_interface_id = aws_network_interface.router.id
+  }
+}
+
 resource "aws_default_route_table" "one" {
   default_route_table_id = aws_vpc.one.default_route_table_id
   route {
@@ -165,6 +184,8 @@ data "aws_route_table" "public" {
 
 output "private" { value = aws_route_table.private.id }
 output "nat" { value = aws_nat_gateway.public.id }
+output "middle" { value = aws_route_table.middle.id }
+output "router" { value = aws_network_interface.router.id }
 output "main" { value = aws_route_table.main[*].id }
 output "vpc" { value = aws_vpc.two.id }
 output "s3" { value = data.aws_ec2_managed_prefix_list.s3.id }
@@ -264,6 +285,7 @@ def test_routes_and_gateways(workspace):
     assert routes(ec2, made["private"])["0.0.0.0/0"]["NatGatewayId"] != made["nat"]
     (nat,) = ec2.describe_nat_gateways(NatGatewayIds=[made["nat"]])["NatGateways"]
     assert len(nat["NatGatewayAddresses"]) == 1
+    assert routes(ec2, made["middle"])["10.1.0.0/16"]["NetworkInterfaceId"] == made["router"]
     mains = [{"Name": "vpc-id", "Values": [made["vpc"]]}, {"Name": "association.main", "Values": ["true"]}]
     (main,) = ec2.describe_route_tables(Filters=mains)["RouteTables"]
     assert main["RouteTableId"] == made["main"][1]
