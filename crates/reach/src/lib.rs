@@ -20,6 +20,9 @@
 //! group or an ACL refuses is walked on, so that every such refusal on the way is told; any other
 //! refusal is the end of the way.
 //!
+//! The outside is whatever the node reaches, private networks as well: unlike AWS's, its internet
+//! gateways carry packets to private addresses (RFC 1918).
+//!
 //! Not here: link-local services (DNS, metadata, time), which no group and no ACL filters; whether
 //! anybody listens; how a machine routes among its own interfaces: one that forwards is taken to send
 //! a packet out where it came in, unchanged.

@@ -315,7 +315,13 @@ impl<'p, 'f> Walker<'p, 'f> {
         {
             self.acl(vpc, subnet, Direction::Egress);
         }
-        if target == Target::Blackhole {
+        // IPv6 is sent on to a neighbour's IPv6 address.
+        let is_neighbour = |next: Place<'_>| destination.is_ipv4() || !next.interface.ipv6.is_empty();
+        let is_dead = match &target {
+            Target::Interface(_) => !next.is_some_and(is_neighbour),
+            other => *other == Target::Blackhole,
+        };
+        if is_dead {
             return Err(self.refused(Code::BadStateRoute, component, vpc, subnet_id));
         }
         self.hop(component, Some(vpc), subnet_id);

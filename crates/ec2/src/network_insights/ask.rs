@@ -63,7 +63,7 @@ impl<'p> Analyzer<'p> {
             (source, destination) => {
                 let refused = [source.err(), destination.err()];
                 return InsightsOutcome {
-                    explanations: refused.into_iter().flatten().collect(),
+                    explanations: refused.into_iter().flatten().map(|why| *why).collect(),
                     ..InsightsOutcome::default()
                 };
             }
@@ -83,10 +83,10 @@ impl<'p> Analyzer<'p> {
         best.map(|(_, outcome)| outcome).unwrap_or_default()
     }
 
-    fn side(&self, id: &str) -> Result<Side<'p>, InsightsExplanation> {
-        let bad = |code: &str, id: &str| InsightsExplanation {
-            code: code.to_owned(),
-            at: InsightsStep { id: id.to_owned(), ..InsightsStep::default() },
+    fn side(&self, id: &str) -> Result<Side<'p>, Box<InsightsExplanation>> {
+        let bad = |code: &str, id: &str| {
+            let at = InsightsStep { id: id.to_owned(), ..InsightsStep::default() };
+            Box::new(InsightsExplanation { code: code.to_owned(), at })
         };
         let all =
             || self.plan.vpcs.iter().flat_map(|vpc| vpc.interfaces.iter().map(move |i| (vpc, i)));
@@ -501,4 +501,32 @@ fn strangers(rules: &[Rule], acls: &[AclRule]) -> Vec<Ipv4Addr> {
         }
     }
     strangers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_worth_trying_are_the_edges() {
+        let rule = |from, to| Rule {
+            protocol: Protocol::Tcp { from, to },
+            peer: Peer::Cidr("0.0.0.0/0".parse().unwrap()),
+        };
+        let edges = edges(false, &[rule(443, 450), rule(0, 65535)], &[]);
+        assert_eq!(Vec::from_iter(&edges), [&0, &1, &442, &443, &450, &451, &65534, &65535]);
+        assert_eq!(ports((1, u16::MAX), 80, &edges)[..3], [80, 1, 442]);
+        assert_eq!(ports((444, 449), 80, &edges), [444, 449]);
+        assert_eq!(ports((22, 22), 80, &edges), [22]);
+    }
+
+    #[test]
+    fn strangers_are_outside() {
+        let rule =
+            |cidr: &str| Rule { protocol: Protocol::All, peer: Peer::Cidr(cidr.parse().unwrap()) };
+        let rules = ["0.0.0.0/0", "10.0.0.0/8", "203.0.113.7/32", "192.0.2.0/24", "::/0"].map(rule);
+        let named: [Ipv4Addr; 3] =
+            ["198.51.100.1", "203.0.113.7", "192.0.2.1"].map(|text| text.parse().unwrap());
+        assert_eq!(strangers(&rules, &[]), named);
+    }
 }

@@ -71,7 +71,7 @@ fn the_matrix_is_the_same_told_twice() {
     let mut ends = BTreeMap::<&str, u32>::new();
     for seed in seeds {
         println!("seed {seed}");
-        let plan = random::Drawer::plan(seed);
+        let plan = random::Drawer::plan(seed, 0, &mut 0);
         for (sender, source) in senders(&plan) {
             let origin = sender.clone().map_or(Origin::Outside, Origin::Interface);
             for destination in destinations(&plan) {

@@ -263,7 +263,9 @@ impl<'p> World<'p> {
                     Holder::Machine(_) => nic.source_dest_check,
                     Holder::Endpoint(_) => true,
                 };
-                if checks || !leaves(&from, self, Some(&nic.subnet_id)) {
+                // Who has no IPv6 address is no neighbour to send IPv6 to.
+                let deaf = to.is_ipv6() && nic.ipv6.is_empty();
+                if checks || deaf || !leaves(&from, self, Some(&nic.subnet_id)) {
                     return None;
                 }
                 self.arrive(vpc, from, nic, packet)

@@ -14,6 +14,9 @@ pub const SERVICE: Ipv4Addr = Ipv4Addr::new(POOL[0], POOL[1], POOL[2], 1);
 pub struct Drawer {
     rng: Rng,
     count: u32,
+    /// Which of several plans that stand side by side.
+    slot: u16,
+    public: u8,
     plan: Plan,
 }
 
@@ -22,9 +25,18 @@ fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> Ipv4Cidr {
 }
 
 impl Drawer {
-    pub fn plan(seed: u64) -> Plan {
-        let mut drawer = Drawer { rng: Rng::with_seed(seed), count: 0, plan: Plan::default() };
+    /// The plan of a seed. Its ids and its public and IPv6 addresses depend on the slot, so that plans
+    /// in different slots can be one; `public` counts the addresses of the pool.
+    pub fn plan(seed: u64, slot: u16, public: &mut u8) -> Plan {
+        let mut drawer = Drawer {
+            rng: Rng::with_seed(seed),
+            count: u32::from(slot) * 1000,
+            slot,
+            public: *public,
+            plan: Plan::default(),
+        };
         drawer.draw();
+        *public = drawer.public;
         drawer.plan
     }
 
@@ -38,9 +50,9 @@ impl Drawer {
     }
 
     fn public(&mut self) -> Ipv4Addr {
-        self.count += 1;
+        self.public += 1;
         // The pool's first addresses are the host's.
-        Ipv4Addr::new(POOL[0], POOL[1], POOL[2], 16 + u8::try_from(self.count % 230).unwrap())
+        Ipv4Addr::new(POOL[0], POOL[1], POOL[2], 16 + self.public)
     }
 
     fn draw(&mut self) {
@@ -90,8 +102,9 @@ impl Drawer {
             internet_gateway: self.chance(75),
             ..Vpc::default()
         };
+        let block_of_vpc = 3 * self.slot + u16::from(index);
         let six_block =
-            |subnet: u16| Ipv6Addr::new(0x2001, 0xdb8, u16::from(index), subnet, 0, 0, 0, 0);
+            |subnet: u16| Ipv6Addr::new(0x2001, 0xdb8, block_of_vpc, subnet, 0, 0, 0, 0);
         if six {
             vpc.ipv6_cidrs.push(Ipv6Cidr::containing(six_block(0), 56));
         }
@@ -129,7 +142,8 @@ impl Drawer {
             vpc.gateway_endpoints.push(GatewayEndpoint { id, addresses: vec![SERVICE] });
         }
         let id = self.id("pl");
-        let cidrs = vec![v4(10, block, 1, 0, 24).into(), v4(100, 127, 77, 128, 25).into()];
+        let cidrs =
+            vec![v4(10, block, 1, 0, 24).into(), v4(POOL[0], POOL[1], POOL[2], 128, 25).into()];
         vpc.prefix_lists.push(PrefixList { id, cidrs });
         let empty = |id: String| SecurityGroup { id, ingress: Vec::new(), egress: Vec::new() };
         vpc.groups = group_ids.into_iter().map(empty).collect();
