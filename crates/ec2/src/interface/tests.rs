@@ -372,7 +372,7 @@ mod attachments {
         detach(attachment, true);
         reconcile(&region, &machine);
         let spec = region.driver.spec(&machine).unwrap();
-        assert_eq!(spec.forced_off_interfaces, [id.clone()]);
+        assert_eq!(spec.forced_off_interfaces, std::slice::from_ref(&id));
         // Its machine ends meanwhile.
         let cause = base::machine::ExitCause::GuestShutdown;
         region.driver.set(&machine, State::Exited { start: 1, cause });

@@ -18,7 +18,7 @@ const GROUP: &str = "sg-0badc0ffee0000002";
 const OTHER_ID: &str = "i-0123456789abcdef1";
 const OTHER_ROOT: &str = "vol-0123456789abcdef4";
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// Interface number `number`: its id, MAC and address follow from that.
 fn id(number: u8) -> String {
@@ -46,7 +46,7 @@ fn plan(interfaces: &[(u8, &str)]) -> Plan {
         prefixes: Vec::new(),
         ipv6: Vec::new(),
         ipv6_prefixes: Vec::new(),
-        hostname: String::new(),
+        hostname: format!("ip-172-31-6-{}.ec2.internal", 10 + number),
         groups: vec![GROUP.to_owned()],
         source_dest_check: true,
         node: None,
