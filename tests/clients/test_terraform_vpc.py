@@ -109,7 +109,10 @@ def test_vpc_and_subnets(workspace):
 OPTIONS = """
 variable "servers" { default = ["AmazonProvidedDNS"] }
 # The provider gives tags to the set that it finds with an update, not with the first apply.
-variable "tags" { default = {} }
+variable "tags" {
+  type    = map(string)
+  default = {}
+}
 
 resource "aws_vpc" "main" {
   cidr_block = "10.0.0.0/16"

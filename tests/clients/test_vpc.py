@@ -440,6 +440,13 @@ class TestSubnet:
             arguments = {"SubnetId": subnet, "Cidr": cidr, "ReservationType": "prefix"}
             assert refusal(ec2.create_subnet_cidr_reservation, **arguments)[0] == code
         name = explicit["SubnetCidrReservationId"]
+        ec2.create_tags(Resources=[name], Tags=[{"Key": "Name", "Value": "kept"}])
+        (tag,) = ec2.describe_tags(Filters=filtered(resource_id=[name]))["Tags"]
+        assert (tag["Value"], tag["ResourceType"]) == ("kept", "subnet-cidr-reservation")
+        (tagged,) = ec2.get_subnet_cidr_reservations(SubnetId=subnet, Filters=[{"Name": "tag:Name", "Values": ["kept"]}])[
+            "SubnetIpv4CidrReservations"
+        ]
+        assert tagged["SubnetCidrReservationId"] == name
         gone = ec2.delete_subnet_cidr_reservation(SubnetCidrReservationId=name)["DeletedSubnetCidrReservation"]
         assert gone["Cidr"] == "10.0.0.64/26"
         code, _, _ = refusal(ec2.delete_subnet_cidr_reservation, SubnetCidrReservationId=name)

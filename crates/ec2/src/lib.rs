@@ -17,8 +17,8 @@ pub mod recycle_bin;
 pub mod region;
 
 mod account;
-mod elastic_address;
 mod dhcp_options;
+mod elastic_address;
 mod encryption;
 mod flow_log;
 mod instance;

@@ -13,7 +13,7 @@ mod describe;
 mod ipv6;
 mod reservation;
 
-pub(crate) use reservation::{is_reserved, prefix_reservations};
+pub(crate) use reservation::{change as change_reservation, is_reserved, prefix_reservations};
 
 use crate::lookup::Id;
 use crate::record::{Association, NameOptions, NetworkAcl, Subnet, Tags, Vpc, key};

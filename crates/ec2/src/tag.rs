@@ -3,11 +3,12 @@
 //! A tag is part of its resource's record, so tagging is one compare-and-put of that record, and
 //! nothing is left behind when the resource goes. [`KINDS`] says for each id prefix which record
 //! carries the tags; a new kind of resource becomes taggable by a row there. Rules of a security
-//! group live inside their group and have functions of their own.
+//! group and reservations of a subnet live inside those and have functions of their own.
 //!
 //! Limits are those of the EC2 User Guide, "Tag your Amazon EC2 resources".
 
 use crate::record::{self, SecurityGroup, Tags, key};
+use crate::subnet;
 use crate::vpc_peering;
 use model::ec2::{self as api, TagSpecification, op};
 use service::filter::{Field, Filters};
@@ -467,6 +468,8 @@ const KINDS: &[ResourceKind] = &[
 
 const RULE_PREFIX: &str = "sgr";
 const RULE_TYPE: &str = "security-group-rule";
+const RESERVATION_PREFIX: &str = "scr";
+const RESERVATION_TYPE: &str = "subnet-cidr-reservation";
 
 fn prefix(call: &Call<'_>, kind: &ResourceKind) -> String {
     // Images are filed under their owners.
@@ -543,6 +546,10 @@ fn change_each(
         let Some((prefix, _)) = id.rsplit_once('-') else { return Err(invalid_id(id)) };
         if prefix == RULE_PREFIX && base::id::is_valid(RULE_PREFIX, id) {
             change_rule(call, id, with)?;
+            continue;
+        }
+        if prefix == RESERVATION_PREFIX && base::id::is_valid(RESERVATION_PREFIX, id) {
+            subnet::change_reservation(call, id, |all, index| with(&mut all[index].tags))?;
             continue;
         }
         let kind = KINDS
@@ -652,6 +659,10 @@ fn tags_of(call: &Call<'_>, id: &str) -> Result<Found, Error> {
         let rule = rules(call)?.into_iter().find(|(_, found, _)| found == id);
         return Ok(rule.unwrap_or((RULE_TYPE, id.to_owned(), Tags::new())));
     }
+    if prefix == RESERVATION_PREFIX {
+        let found = reservations(call)?.into_iter().find(|(_, found, _)| found == id);
+        return Ok(found.unwrap_or((RESERVATION_TYPE, id.to_owned(), Tags::new())));
+    }
     // A resource that does not exist has no tags, and that is no error here.
     let Some(kind) = KINDS.iter().find(|kind| kind.prefix == prefix) else {
         return Ok(("", id.to_owned(), Tags::new()));
@@ -673,7 +684,20 @@ fn all_tags(call: &Call<'_>, types: Option<&[String]>) -> Result<Vec<Found>, Err
     if wanted(RULE_TYPE) {
         found.extend(rules(call)?);
     }
+    if wanted(RESERVATION_TYPE) {
+        found.extend(reservations(call)?);
+    }
     Ok(found)
+}
+
+fn reservations(call: &Call<'_>) -> Result<Vec<Found>, Error> {
+    let subnets = call.scan::<record::Subnet>(&subnet::ID.key(call, ""))?;
+    Ok(subnets
+        .iter()
+        .flat_map(|subnet| &subnet.reservations)
+        .filter(|reservation| !reservation.tags.is_empty())
+        .map(|reservation| (RESERVATION_TYPE, reservation.id.clone(), reservation.tags.clone()))
+        .collect())
 }
 
 fn rules(call: &Call<'_>) -> Result<Vec<Found>, Error> {

@@ -98,7 +98,8 @@ pub(super) fn create_subnet_cidr_reservation(
     Ok(api::CreateSubnetCidrReservationResult { subnet_cidr_reservation: Some(shown) })
 }
 
-/// Changes the reservation with this id; `None` removes it. What it was.
+/// Changes the reservations that this one is among, given with its place. The subnet as it becomes,
+/// and the reservation as it was.
 pub(crate) fn change(
     call: &mut Call<'_>,
     id: &str,
