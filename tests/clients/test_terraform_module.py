@@ -7,7 +7,10 @@ import json
 
 MODULE = """
 variable "single_nat_gateway" { default = true }
-variable "ntp" { default = ["10.0.0.2"] }
+variable "ntp" {
+  type    = list(string)
+  default = ["10.0.0.2"]
+}
 variable "public_inbound" { default = 80 }
 
 locals {
