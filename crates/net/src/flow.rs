@@ -207,7 +207,8 @@ fn error(message: &[u8]) -> rustix::io::Result<()> {
     let number = message.get(16..20).and_then(|bytes| bytes.try_into().ok());
     match i32::from_ne_bytes(number.unwrap_or_default()).wrapping_neg() {
         0 | libc::ENOENT => Ok(()),
-        number => Err(rustix::io::Errno::from_raw_os_error(number)),
+        number @ 1..4096 => Err(rustix::io::Errno::from_raw_os_error(number)),
+        _ => Err(rustix::io::Errno::IO),
     }
 }
 
@@ -326,6 +327,7 @@ mod tests {
         let answer = |number: i32| [&[0; 16][..], &(-number).to_ne_bytes()].concat();
         assert!(error(&answer(libc::ENOENT)).is_ok());
         assert!(error(&answer(libc::EPERM)).is_err());
+        assert!(error(&answer(-7)).is_err(), "no error has such a number");
         assert!(error(&[]).is_ok());
     }
 
