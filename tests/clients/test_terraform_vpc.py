@@ -107,7 +107,10 @@ def test_vpc_and_subnets(workspace):
 
 
 OPTIONS = """
-variable "servers" { default = ["AmazonProvidedDNS"] }
+variable "servers" {
+  type    = list(string)
+  default = ["AmazonProvidedDNS"]
+}
 # The provider gives tags to the set that it finds with an update, not with the first apply.
 variable "tags" {
   type    = map(string)
