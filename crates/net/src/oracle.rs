@@ -1,6 +1,8 @@
 //! Security groups and network ACLs told a second time, in the words of EC2's documentation, and a
 //! reader of compiled rules: for random plans and packets both must say the same.
 
+mod model;
+
 use crate::names::tap;
 use crate::protocols::Version;
 use crate::rules::{Direction, RECEIVER, SENDER, compile, is_anywhere};
