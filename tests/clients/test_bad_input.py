@@ -99,7 +99,7 @@ GROUPS = "Action=DescribeSecurityGroups&Version=2016-11-15"
         ("Action=LaunchRockets&Version=2016-11-15", "InvalidAction"),
         ("Action=describeinstances&Version=2016-11-15", "InvalidAction"),
         ("Action=Describe%00Instances", "InvalidAction"),
-        ("Action=CreateTransitGateway&Version=2016-11-15", "UnsupportedOperation"),
+        ("Action=CreateCarrierGateway&VpcId=vpc-0123456789abcdef0&Version=2016-11-15", "UnsupportedOperation"),
         ("Action=DescribeInstances&Colour=red", "UnknownParameter"),
         ("Action=DescribeInstances&Filter.1.Colour=red", "UnknownParameter"),
         ("Action=DescribeInstances&MaxResults=ten", "InvalidParameterValue"),

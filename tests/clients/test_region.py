@@ -77,6 +77,6 @@ def test_dry_run(ec2):
 
 def test_what_is_not_built_says_so(ec2):
     with pytest.raises(ClientError) as caught:
-        ec2.create_transit_gateway()
+        ec2.create_carrier_gateway(VpcId="vpc-0123456789abcdef0")
     assert caught.value.response["Error"]["Code"] == "UnsupportedOperation"
-    assert "CreateTransitGateway" in caught.value.response["Error"]["Message"]
+    assert "CreateCarrierGateway" in caught.value.response["Error"]["Message"]
