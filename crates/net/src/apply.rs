@@ -173,6 +173,9 @@ impl State {
             self.spaces.insert(id, applied);
             return Ok(());
         }
+        // The other ends of links that went meanwhile.
+        let links = namespace::within(&space, || system::links().map_err(Error::io("list links")))?;
+        applied.layout.lose(|link| links.contains_key(link));
         let changes = applied.layout.changes(&layout, fresh);
         let v6 = body.has_v6();
         namespace::within(&space, || {
@@ -184,7 +187,7 @@ impl State {
                 command::nft_batch(&ruleset.batch(Before::Known(&applied.ruleset)))?;
             }
             changes.after.run()?;
-            remove_links(&changes.surplus)?;
+            remove_links_here(&changes.surplus)?;
             if let Body::Vpc(vpc, around) = &body {
                 if let Some((_, text)) = place::stations(around) {
                     command::nft_batch(&text)?;
@@ -340,8 +343,12 @@ fn adopt_rules(ruleset: &Ruleset) -> Result<(), Error> {
     command::nft_batch(&ruleset.batch(Before::Found(&found)))
 }
 
+fn remove_links(space: &str, names: &[String]) -> Result<(), Error> {
+    namespace::within(space, || remove_links_here(names))
+}
+
 /// From the caller's namespace. Half of a pair goes with the other one.
-fn remove_links(names: &[String]) -> Result<(), Error> {
+fn remove_links_here(names: &[String]) -> Result<(), Error> {
     if names.is_empty() {
         return Ok(());
     }
@@ -359,10 +366,17 @@ fn link_up(pending: &mut BTreeMap<String, Pending>) -> Result<(), Error> {
         let Pending { wanted, applied, links, .. } = entry;
         for (name, link) in &wanted.layout.links {
             match &link.kind {
-                Kind::Uplink | Kind::Found => {}
+                Kind::Uplink | Kind::Found { .. } => {}
                 Kind::Tap => {
-                    let missing = !links.contains(name);
-                    if missing || !applied.layout.links.contains_key(name) {
+                    let known = applied.layout.links.get(name).map(|link| &link.kind);
+                    let other = known.is_some_and(|known| !known.does_for(&link.kind));
+                    let missing = other || !links.contains(name);
+                    let fresh = known != Some(&link.kind);
+                    if other {
+                        result = result.and(remove_links(space, std::slice::from_ref(name)));
+                        applied.layout.lose(|link| link != name);
+                    }
+                    if missing || fresh {
                         result = result.and(make_tap(space, name, missing));
                     }
                 }
@@ -429,17 +443,22 @@ type End = ((String, String), String);
 
 fn make_pair(pending: &mut BTreeMap<String, Pending>, one: &End, other: &End) -> Result<(), Error> {
     let there = |(space, name): &(String, String)| {
-        pending.get(space).map(|entry| entry.links.contains(name))
+        let entry = pending.get(space)?;
+        let known = entry.applied.layout.links.get(name);
+        let wanted = entry.wanted.layout.links.get(name);
+        let right = known.zip(wanted).is_some_and(|(a, b)| a.kind.does_for(&b.kind));
+        Some(right && entry.links.contains(name))
     };
     let ends = (there(&one.0), there(&other.0));
     if ends == (Some(true), Some(true)) {
         return Ok(());
     }
-    // The other end of half a pair is in a namespace that somebody removed.
+    // The other end of half a pair is in a namespace that somebody removed, or it belongs to
+    // another pair now.
     for ((space, name), _) in [one, other] {
         let Some(entry) = pending.get_mut(space) else { continue };
         if entry.links.remove(name) {
-            command::ip_batch(Some(space), &[format!("link delete {name}")])?;
+            remove_links(space, std::slice::from_ref(name))?;
         }
         entry.applied.layout.lose(|link| link != name);
     }

@@ -110,6 +110,27 @@ fn run(
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let mut message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if let Some(line) = failed_line(&message, input) {
+        message = format!("{message} ({line})");
+    }
     message.truncate(message.floor_char_boundary(2000));
     Err(Error::Tool { command: command(), message })
+}
+
+/// The line of a batch that `ip` and `bridge` mean with `Command failed -:7`.
+fn failed_line<'a>(message: &str, input: &'a str) -> Option<&'a str> {
+    let (_, number) = message.rsplit_once("Command failed -:")?;
+    let number: usize = number.trim().parse().ok()?;
+    input.lines().nth(number.checked_sub(1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_line_that_failed_is_told() {
+        let message = "RTNETLINK answers: No such process\nCommand failed -:2";
+        assert_eq!(super::failed_line(message, "one\ntwo\n"), Some("two"));
+        assert_eq!(super::failed_line(message, "one\n"), None);
+        assert_eq!(super::failed_line("Command failed -:0", "one\n"), None);
+    }
 }

@@ -7,7 +7,7 @@
 //! themselves, then the rest and what goes.
 
 use crate::names::{LINK_GROUP, UPLINK, UPLINK_ADDRESS};
-use crate::{Error, command, system};
+use crate::{Error, command};
 use base::{Cidr, Ipv4Cidr, Ipv6Cidr};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,8 +53,31 @@ pub(crate) enum Kind {
     Pair { space: String, link: String, mac: String },
     /// To the other nodes: VXLAN with its outer packets in the host's namespace.
     Fabric { vni: u32, address: Ipv4Addr },
-    /// Another process made it: only the name is known.
-    Found,
+    /// Another process made it: the kernel's word for what it is, and its alias.
+    Found { what: String, alias: String },
+}
+
+impl Kind {
+    /// Whether a link that is this does for one that is to be `wanted`.
+    pub(crate) fn does_for(&self, wanted: &Kind) -> bool {
+        match (self, wanted) {
+            (Kind::Found { .. }, Kind::Uplink) => true,
+            (Kind::Found { what, .. }, Kind::Tap) => what == "tun",
+            (Kind::Found { what, alias }, Kind::Pair { .. }) => {
+                what == "veth" && Some(alias) == wanted.alias().as_ref()
+            }
+            (this, wanted) => this == wanted,
+        }
+    }
+
+    /// Written on each end of a pair: where the other one is. Two ends with the right names need
+    /// not be of one pair.
+    fn alias(&self) -> Option<String> {
+        match self {
+            Kind::Pair { space, link, .. } => Some(format!("{space}/{link}")),
+            _ => None,
+        }
+    }
 }
 
 /// A route without its destination and table.
@@ -181,13 +204,7 @@ impl Layout {
     /// what must go is exact.
     pub(crate) fn read() -> Result<Layout, Error> {
         let mut layout = Layout::default();
-        let found = || Link { kind: Kind::Found, mac: String::new(), mtu: 0 };
-        for name in system::links().map_err(Error::io("list links"))?.into_keys() {
-            if is_ours(&name) {
-                layout.links.insert(name, found());
-            }
-        }
-        layout.read_fabric()?;
+        layout.read_links()?;
         for version in ["-4", "-6"] {
             for route in json(&["-j", version, "route", "show", "table", "all"])? {
                 let table = table_of(&route["table"]);
@@ -232,18 +249,24 @@ impl Layout {
         Ok(layout)
     }
 
-    fn read_fabric(&mut self) -> Result<(), Error> {
-        if !self.links.keys().any(|name| name.starts_with("vx")) {
-            return Ok(());
-        }
-        for link in json(&["-j", "-d", "link", "show", "type", "vxlan"])? {
+    fn read_links(&mut self) -> Result<(), Error> {
+        for link in json(&["-j", "-d", "link", "show"])? {
+            let Some(name) = link["ifname"].as_str().filter(|name| is_ours(name)) else {
+                continue;
+            };
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let data = &link["linkinfo"]["info_data"];
             let vni = data["id"].as_u64().and_then(|id| u32::try_from(id).ok());
             let address = data["local"].as_str().and_then(|text| text.parse().ok());
-            let name = link["ifname"].as_str().and_then(|name| self.links.get_mut(name));
-            if let (Some(link), Some(vni), Some(address)) = (name, vni, address) {
-                link.kind = Kind::Fabric { vni, address };
-            }
+            let what = text(&link["linkinfo"]["info_kind"]);
+            let kind = match (vni, address) {
+                (Some(vni), Some(address)) if what == "vxlan" => Kind::Fabric { vni, address },
+                _ => Kind::Found { what, alias: text(&link["ifalias"]) },
+            };
+            self.links.insert(name.to_owned(), Link { kind, mac: String::new(), mtu: 0 });
+        }
+        if !self.links.keys().any(|name| name.starts_with("vx")) {
+            return Ok(());
         }
         for station in command::json("bridge", &["-j", "fdb", "show"])? {
             let words = (station["ifname"].as_str(), station["mac"].as_str());
@@ -444,6 +467,24 @@ mod tests {
         assert_eq!(changes.after, Batch::default());
         assert_eq!(changes.surplus, ["tap1"]);
         assert!(old.lose(|_| false) && old == Layout::default());
+    }
+
+    #[test]
+    fn a_pair_is_known_by_both_ends() {
+        let pair = |space: &str, link: &str| Kind::Pair {
+            space: space.into(),
+            link: link.into(),
+            mac: String::new(),
+        };
+        let found =
+            |what: &str, alias: &str| Kind::Found { what: what.into(), alias: alias.into() };
+        assert!(pair("a", "x").does_for(&pair("a", "x")));
+        assert!(!pair("a", "x").does_for(&pair("a", "y")));
+        assert!(found("veth", "a/x").does_for(&pair("a", "x")));
+        assert!(!found("veth", "").does_for(&pair("a", "x")));
+        assert!(
+            !found("veth", "a/x").does_for(&Kind::Tap) && found("tun", "").does_for(&Kind::Tap)
+        );
     }
 
     #[test]
