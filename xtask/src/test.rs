@@ -106,15 +106,21 @@ fn cargo(arguments: &[&str], privileged: bool) -> Result<()> {
 }
 
 /// The clients' tests. Terraform's provider mostly sleeps between its questions (ten seconds before
-/// the first about an instance or an image), so its tests run beside the others, in four processes
+/// the first about an instance or an image), so its tests run beside the others, in eight processes
 /// whose outputs come at their end. Each process has a region of its own.
 fn clients(python: &Path, gureum: &Path) -> Result<()> {
-    const BESIDE: [&str; 4] = [
+    const BESIDE: [&str; 8] = [
         "terraform_disks and (test_volumes or test_images)",
         "terraform_instances",
         "test_terraform and not terraform_disks and (test_dlm or test_images)",
+        "terraform_vpc",
+        "terraform_routes or terraform_insights",
+        "terraform_interfaces",
+        "terraform_gateways or terraform_module",
         "terraform and not terraform_instances and not test_dlm and not test_images and not \
-         (terraform_disks and test_volumes)",
+         (terraform_disks and test_volumes) and not terraform_vpc and not terraform_routes and not \
+         terraform_insights and not terraform_interfaces and not terraform_gateways and not \
+         terraform_module",
     ];
     let command = |chosen: &str| -> Result<Command> {
         let mut command = pytest(python, gureum, "tests/clients")?;
