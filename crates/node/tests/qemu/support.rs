@@ -82,7 +82,8 @@ while :; do
   now=
   for card in /sys/class/net/eth*; do
     [ -e $card/address ] || continue
-    one=$(cat $card/address)
+    # One that comes again has another number.
+    one="$(cat $card/address)#$(cat $card/ifindex)"
     now="$now $one "
     case "$cards" in *" $one "*) ;; *) echo "MARKER card $one";; esac
   done
