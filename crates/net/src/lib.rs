@@ -21,10 +21,13 @@
 //!                                   └────────────────┘
 //! ```
 //!
-//! What this crate deliberately does not do: decide anything (addresses and rules come compiled in
-//! the plan), speak AWS, run machines, answer instance metadata or the region's API (it only opens
-//! the doors with [`Network::listen_metadata`] and [`Network::listen_service`]), or write flow logs
-//! (it only reads the counters, [`Network::flows`]).
+//! Beside VPCs there are namespaces for NAT gateways and transit gateways, joined by veth pairs, as
+//! peered VPCs are; other nodes are behind one VXLAN link a VPC. Which way a packet goes is written
+//! in `tables`, what a VPC's namespace holds in `vpc`, how one state becomes the next in `apply`.
+//!
+//! What this crate deliberately does not do: decide anything (addresses, routes and rules come
+//! compiled in the plan), speak AWS, run machines, answer instance metadata or serve endpoints (it
+//! only opens the doors with [`Network::listen_metadata`] and [`Network::listen_service`]), NAT64.
 
 mod advertisement;
 mod apply;
