@@ -5,16 +5,17 @@
 //!
 //! ```text
 //!  from a tap, the uplink, a peering, a transit gateway or another node
-//!    prerouting -300  guard          is the sender who it says? (ARP: the same, in table arp)
-//!    prerouting -290  routing        mark of the route table; tracking zone     [if there are any]
+//!    prerouting -300  guard          mark of the route table; is the sender who it says? (ARP: the
+//!                                    same, in table arp)
+//!    prerouting -290  zones          of connection tracking                     [with forwarders]
 //!    prerouting -250  acl_out        network ACL of the subnet it leaves        [if not all pass]
 //!    prerouting -200  (conntrack)
 //!    prerouting -150  egress         link-local services: 1,024 packets/s, no group asked;
 //!                                    egress_…: may this interface send that?
 //!    prerouting -140  log_out        flow logs                                  [if there are any]
-//!    prerouting -100  translate_in   public destination → private
+//!    prerouting -100  translate_in   public destination → private               [if there are any]
 //!    (routing)   input   0  local    services and endpoints only
-//!    postrouting 100  translate_out  private source → public
+//!    postrouting 100  translate_out  private source → public                    [if there are any]
 //!    postrouting 140  acl_in         network ACL of the subnet it enters        [if not all pass]
 //!    postrouting 150  ingress        ingress_…: may this interface receive that?
 //!    postrouting 160  log_in         flow logs                                  [if there are any]
@@ -72,7 +73,7 @@ pub fn compile(vpc: &Vpc, around: &Surroundings) -> Ruleset {
     let mut compiler = Compiler::new(vpc, around);
     compiler.addresses();
     compiler.guard();
-    compiler.routing();
+    compiler.zones();
     compiler.acls();
     compiler.paths();
     compiler.groups();

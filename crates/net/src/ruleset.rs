@@ -5,7 +5,8 @@
 //! are replaced instead, and the kernel reads its generation once a chain, so a packet is judged by
 //! the old rules or by the new ones.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Family and name; the table is always [`crate::names::TABLE`].
@@ -94,9 +95,8 @@ impl Ruleset {
         let nothing = Ruleset::default();
         let mut text = String::new();
         let old = match before {
-            Before::Known(old) if old == self => return text,
             Before::Known(old) => {
-                if old == &nothing {
+                if old.chains.is_empty() && old.sets.is_empty() {
                     add_tables(&mut text);
                 }
                 old
@@ -108,9 +108,21 @@ impl Ruleset {
             }
         };
         self.declare(old, &mut text);
-        self.remove_elements(old, &mut text);
+        let changes = self.changed_elements(old);
+        for (key, Changed { gone, .. }) in &changes {
+            list(&mut text, "delete", key, gone.iter().map(|element| (*element).to_owned()));
+        }
         self.fill_chains(old, &mut text);
-        self.add_elements(old, &mut text);
+        for (key, Changed { new, .. }) in &changes {
+            let new = new.iter().map(|(element, value)| {
+                if value.is_empty() {
+                    (*element).to_owned()
+                } else {
+                    format!("{element} : {value}")
+                }
+            });
+            list(&mut text, "add", key, new);
+        }
         self.remove(old, &mut text);
         text
     }
@@ -147,17 +159,16 @@ impl Ruleset {
         }
     }
 
-    fn remove_elements(&self, old: &Ruleset, text: &mut String) {
-        for (key, was) in &old.sets {
-            let now = self.sets.get(key);
-            if now.is_some_and(|now| now.elements == was.elements) {
-                continue;
-            }
-            let gone = was.elements.iter().filter(|(element, value)| {
-                now.is_none_or(|set| set.elements.get(*element) != Some(value))
-            });
-            list(text, "delete", key, gone.map(|(element, _)| element.clone()));
-        }
+    /// Elements to delete from sets and to add to them.
+    fn changed_elements<'a>(&'a self, old: &'a Ruleset) -> BTreeMap<&'a Key, Changed<'a>> {
+        static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+        let keys: BTreeSet<&Key> = old.sets.keys().chain(self.sets.keys()).collect();
+        let elements = |rules: &'a Ruleset, key: &Key| {
+            rules.sets.get(key).map_or(&NOTHING, |set| &set.elements)
+        };
+        keys.into_iter()
+            .map(|key| (key, Changed::between(elements(old, key), elements(self, key))))
+            .collect()
     }
 
     fn fill_chains(&self, old: &Ruleset, text: &mut String) {
@@ -173,26 +184,6 @@ impl Ruleset {
         }
     }
 
-    fn add_elements(&self, old: &Ruleset, text: &mut String) {
-        for (key, set) in &self.sets {
-            let was = old.sets.get(key);
-            if was.is_some_and(|was| was.elements == set.elements) {
-                continue;
-            }
-            let new = set.elements.iter().filter(|(element, value)| {
-                was.is_none_or(|set| set.elements.get(*element) != Some(value))
-            });
-            list(
-                text,
-                "add",
-                key,
-                new.map(|(element, value)| {
-                    if value.is_empty() { element.clone() } else { format!("{element} : {value}") }
-                }),
-            );
-        }
-    }
-
     fn remove(&self, old: &Ruleset, text: &mut String) {
         let chains: Vec<_> =
             old.chains.keys().filter(|key| !self.chains.contains_key(*key)).collect();
@@ -204,6 +195,35 @@ impl Ruleset {
         }
         for (key, set) in old.sets.iter().filter(|(key, _)| !self.sets.contains_key(*key)) {
             line(text, format_args!("delete {} {}", set.keyword(), target(key)));
+        }
+    }
+}
+
+/// What a set loses and gets; an element with another value does both.
+#[derive(Default)]
+struct Changed<'a> {
+    gone: Vec<&'a str>,
+    new: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Changed<'a> {
+    /// One walk along both, since they are in the same order and mostly the same.
+    fn between(old: &'a BTreeMap<String, String>, new: &'a BTreeMap<String, String>) -> Self {
+        let mut changed = Changed::default();
+        let (mut was, mut now) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (was.peek(), now.peek()) {
+                (None, None) => return changed,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+            };
+            let gone = if order.is_le() { was.next() } else { None };
+            let came = if order.is_ge() { now.next() } else { None };
+            if gone.map(|(_, value)| value) != came.map(|(_, value)| value) {
+                changed.gone.extend(gone.map(|(element, _)| element.as_str()));
+                changed.new.extend(came.map(|(element, value)| (element.as_str(), value.as_str())));
+            }
         }
     }
 }

@@ -22,7 +22,8 @@ pub(super) const DISCOVERY: &str = "{ 133, 134, 135, 136, 137 }";
 impl Compiler<'_> {
     pub(super) fn guard(&mut self) {
         self.senders();
-        let mut rules = lines(["iifname . ether saddr . ip saddr @senders accept"]);
+        let mut rules: Vec<String> = self.marks().into_iter().collect();
+        rules.push("iifname . ether saddr . ip saddr @senders accept".into());
         if self.six {
             rules.push("meta nfproto ipv6 goto guard6".into());
         }

@@ -119,7 +119,11 @@ impl Compiler<'_> {
         self.chain("to_outside", rules);
     }
 
+    /// Not where nobody has a public address: translation costs each flow even without a rule.
     fn translation(&mut self) {
+        if !self.here.iter().any(|(i, _)| i.addresses().any(|a| a.public_ip.is_some())) {
+            return;
+        }
         self.base(
             "translate_in",
             "nat hook prerouting priority -100",

@@ -20,15 +20,19 @@ const OUTSIDE: u16 = 65534;
 const LINKS: u16 = 65000;
 
 impl Compiler<'_> {
-    pub(super) fn routing(&mut self) {
-        let mut rules = Vec::new();
-        let around = self.around;
-        if !around.marks.is_empty() {
-            let marks =
-                around.marks.iter().map(|(link, mark)| (quoted(link), format!("{mark:#x}")));
-            self.map("route_tables", "type ifname : mark;", marks.collect());
-            rules.push("meta mark set iifname map @route_tables".to_owned());
+    /// The rule that marks, for the chain that every packet meets first; none without route tables.
+    pub(super) fn marks(&mut self) -> Option<String> {
+        let marks = &self.around.marks;
+        if marks.is_empty() {
+            return None;
         }
+        let marks = marks.iter().map(|(link, mark)| (quoted(link), format!("{mark:#x}")));
+        self.map("route_tables", "type ifname : mark;", marks.collect());
+        Some("meta mark set iifname map @route_tables".to_owned())
+    }
+
+    pub(super) fn zones(&mut self) {
+        let mut rules = Vec::new();
         let forwarders: Vec<_> = self.here.iter().filter(|(i, _)| forwards(i)).collect();
         if !forwarders.is_empty() {
             let links: Vec<String> = forwarders.iter().map(|(_, link)| quoted(link)).collect();
@@ -67,7 +71,7 @@ impl Compiler<'_> {
             ]));
         }
         if !rules.is_empty() {
-            self.base("routing", "filter hook prerouting priority -290", rules);
+            self.base("zones", "filter hook prerouting priority -290", rules);
         }
     }
 }
