@@ -316,7 +316,8 @@ impl<'p, 'f> Walker<'p, 'f> {
             self.acl(vpc, subnet, Direction::Egress);
         }
         // IPv6 is sent on to a neighbour's IPv6 address.
-        let is_neighbour = |next: Place<'_>| destination.is_ipv4() || !next.interface.ipv6.is_empty();
+        let is_neighbour =
+            |next: Place<'_>| destination.is_ipv4() || !next.interface.ipv6.is_empty();
         let is_dead = match &target {
             Target::Interface(_) => !next.is_some_and(is_neighbour),
             other => *other == Target::Blackhole,
