@@ -32,6 +32,11 @@ use std::sync::Arc;
 const MAX_LISTS: usize = 100;
 const MAX_ENTRIES: u32 = 1_000;
 const MAX_VERSIONS: usize = 1_000;
+/// What all versions of a list may take together, bytes: they are one record, written anew with each
+/// change, and a transaction takes 16 MiB.
+const MAX_HISTORY: usize = 2 << 20;
+/// What an entry takes in the record beside its description, bytes.
+const ENTRY: usize = 96;
 /// Most entries of one request.
 const MAX_CHANGES: usize = 100;
 /// Longest name and description, characters.
@@ -328,11 +333,18 @@ fn check_version(list: &PrefixList, current: Option<i64>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds a version; the oldest go when there are too many.
+/// Adds a version; the oldest go when there are too many, or they are too long together.
 fn add_version(list: &mut PrefixList, entries: Vec<PrefixListEntry>) {
+    let size = |entries: &Vec<PrefixListEntry>| -> usize {
+        entries.iter().map(|e| ENTRY + e.description.as_ref().map_or(0, String::len)).sum()
+    };
     list.versions.insert(version(list) + 1, entries);
-    while list.versions.len() > MAX_VERSIONS {
-        list.versions.pop_first();
+    let mut history: usize = list.versions.values().map(size).sum();
+    while list.versions.len() > 1
+        && (list.versions.len() > MAX_VERSIONS || history > MAX_HISTORY)
+        && let Some((_, oldest)) = list.versions.pop_first()
+    {
+        history -= size(&oldest);
     }
 }
 

@@ -339,3 +339,29 @@ fn a_region_has_so_many_lists() {
         "PrefixListLimitExceeded: The maximum number of prefix lists has been reached."
     );
 }
+
+#[test]
+fn a_long_list_keeps_fewer_versions() {
+    let entries = |count: u32, mark: &str| -> Vec<PrefixListEntry> {
+        let entry = |index: u32| PrefixListEntry {
+            cidr: Cidr::V4(Ipv4Cidr::containing((0x0a00_0000 + index).into(), 32)),
+            description: Some(mark.repeat(MAX_TEXT)),
+        };
+        (0..count).map(entry).collect()
+    };
+    let [mut list, _] = of_aws("us-east-1", None);
+    for turn in 0..20 {
+        add_version(&mut list, entries(MAX_ENTRIES, if turn % 2 == 0 { "\u{1f600}" } else { "x" }));
+        assert_eq!(list.entries().len(), MAX_ENTRIES as usize);
+        let bytes = serde_json::to_vec(&list).unwrap().len();
+        assert!(bytes <= 2 * MAX_HISTORY, "version {} of {bytes} bytes", version(&list));
+    }
+    assert_eq!(version(&list), 21);
+    // Short ones stay until there are too many.
+    let [mut list, _] = of_aws("us-east-1", None);
+    for _ in 0..MAX_VERSIONS {
+        add_version(&mut list, entries(1, ""));
+    }
+    assert_eq!(list.versions.len(), MAX_VERSIONS);
+    assert_eq!(list.versions.first_key_value().map(|(version, _)| *version), Some(2));
+}

@@ -8,14 +8,15 @@ use super::describe::{blocks, is_attached};
 use super::{find, put};
 use crate::lookup::Id;
 use crate::record::{
-    Destination, EgressOnlyInternetGateway, Instance, Interface, InternetGateway, NatGateway,
-    PrefixList, Progress, Route, RouteOrigin, RouteTable, Subnet, Vpc, VpcEndpoint, VpcPeering,
-    key,
+    Destination, EgressOnlyInternetGateway, Instance, InstanceState, Interface, InternetGateway,
+    NatGateway, PrefixList, Progress, Route, RouteOrigin, RouteTable, Subnet, Vpc, VpcEndpoint,
+    VpcPeering, key,
 };
 use crate::{internet_gateway, prefix_list, vpc, vpc_peering};
-use base::Cidr;
+use base::{Cidr, Ipv4Cidr, Ipv6Cidr};
 use model::ec2 as api;
 use service::{Call, Error};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Most routes of a table, each address family by itself; a prefix list counts as many as its
 /// MaxEntries (VPC User Guide, "Amazon VPC quotas").
@@ -64,11 +65,11 @@ fn destination(
 ) -> Result<Destination, Error> {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     match (given(cidr), given(ipv6), given(prefix_list)) {
-        (Some(text), None, None) => match base::Ipv4Cidr::parse_lenient(&text) {
+        (Some(text), None, None) => match Ipv4Cidr::parse_lenient(&text) {
             Ok(cidr) => Ok(Destination::Cidr(Cidr::V4(cidr))),
             Err(_) => Err(invalid_cidr(&text, "destinationCidrBlock")),
         },
-        (None, Some(text), None) => match base::Ipv6Cidr::parse_lenient(&text) {
+        (None, Some(text), None) => match Ipv6Cidr::parse_lenient(&text) {
             Ok(cidr) => Ok(Destination::Cidr(Cidr::V6(cidr))),
             Err(_) => Err(invalid_cidr(&text, "destinationIpv6CidrBlock")),
         },
@@ -197,6 +198,13 @@ fn resolve(
         }
         Wanted::Instance(id) => {
             let instance = INSTANCE.find::<Instance>(call, &id)?;
+            // Its interface may live on, with another instance.
+            if instance.state == InstanceState::Terminated {
+                return Err(Error::client(
+                    "InvalidInstanceID",
+                    format!("There are no interfaces attached to instance '{id}'."),
+                ));
+            }
             if !instance.more_interfaces.is_empty() {
                 return Err(Error::client(
                     "InvalidInstanceID",
@@ -274,6 +282,15 @@ fn interface(call: &mut Call<'_>, table: &RouteTable, id: String) -> Result<Stri
     Ok(id)
 }
 
+/// What is reserved for services that instances use: nothing in it can be routed elsewhere (VPC User
+/// Guide, "Route table concepts").
+fn services() -> [Cidr; 2] {
+    [
+        Cidr::V4(Ipv4Cidr::containing(Ipv4Addr::new(169, 254, 168, 0), 22)),
+        Cidr::V6(Ipv6Cidr::containing(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32)),
+    ]
+}
+
 /// Checks a destination inside the VPC: it must be a subnet's block, and lead to an interface, a
 /// NAT gateway, or where it leads anyway.
 fn check_inside(
@@ -282,7 +299,20 @@ fn check_inside(
     to: &Destination,
     target: &str,
 ) -> Result<(), Error> {
-    let Destination::Cidr(cidr) = to else { return Ok(()) };
+    let Destination::Cidr(cidr) = to else {
+        if target == "local" {
+            return Err(Error::invalid_parameter_value(format!(
+                "The destination {} is a prefix list, so it cannot have the target local.",
+                text(to)
+            )));
+        }
+        return Ok(());
+    };
+    if services().iter().any(|own| own.overlaps(cidr) && own.length() <= cidr.length()) {
+        return Err(Error::invalid_parameter_value(format!(
+            "The destination CIDR block {cidr} is reserved for AWS services and cannot be routed."
+        )));
+    }
     let inside = |block: &Cidr| block.overlaps(cidr) && block.length() <= cidr.length();
     if !blocks(vpc).any(|block| inside(&block)) {
         if target == "local" {

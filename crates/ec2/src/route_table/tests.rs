@@ -204,6 +204,7 @@ fn targets_are_checked() {
     };
     world.put(key::NAT_GATEWAY, &nat.id.clone(), nat.clone());
     let to = "0.0.0.0/0";
+    let list_id = crate::prefix_list::id_of_service("com.amazonaws.us-east-1.s3");
     let base = || route(&table, to);
     let some = |text: &str| Some(text.to_owned());
     let exactly = "The request must contain exactly one of gatewayId, natGatewayId, \
@@ -325,6 +326,32 @@ fn targets_are_checked() {
             to_gateway(&format!("rtb-{NOBODY}"), to, &gateway),
             format!(
                 "InvalidRouteTableID.NotFound: The routeTable ID 'rtb-{NOBODY}' does not exist"
+            ),
+        ),
+        (
+            to_gateway(&table, "169.254.169.254/32", &gateway),
+            "InvalidParameterValue: The destination CIDR block 169.254.169.254/32 is reserved for \
+             AWS services and cannot be routed."
+                .to_owned(),
+        ),
+        (
+            api::CreateRouteRequest {
+                egress_only_internet_gateway_id: some(&eigw.id),
+                ..route(&table, "fd00:ec2::254/128")
+            },
+            "InvalidParameterValue: The destination CIDR block fd00:ec2::254/128 is reserved for \
+             AWS services and cannot be routed."
+                .to_owned(),
+        ),
+        (
+            api::CreateRouteRequest {
+                destination_cidr_block: None,
+                destination_prefix_list_id: some(&list_id),
+                ..to_gateway(&table, to, "local")
+            },
+            format!(
+                "InvalidParameterValue: The destination {list_id} is a prefix list, so it cannot \
+                 have the target local."
             ),
         ),
         (
@@ -645,5 +672,20 @@ fn a_route_to_an_instance_needs_its_only_interface() {
             "InvalidInstanceID: There are multiple interfaces attached to instance '{id}'. Please \
              specify an interface ID for the operation instead."
         )
+    );
+    region
+        .run(|call| {
+            let at = key::of(call.region, key::INSTANCE, ACCOUNT, &id);
+            let found = call.get::<crate::record::Instance>(&at)?.unwrap();
+            let mut instance = crate::record::Instance::clone(&found);
+            instance.more_interfaces.clear();
+            instance.state = crate::record::InstanceState::Terminated;
+            call.put(&at, instance);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(
+        region.refused(create_route, input()),
+        format!("InvalidInstanceID: There are no interfaces attached to instance '{id}'.")
     );
 }
