@@ -292,6 +292,7 @@ impl<'a> Call<'a> {
             now: self.now,
             rng: self.rng.fork(),
             reads: mem::take(&mut self.reads),
+            ranges: mem::take(&mut self.ranges),
             writes: mem::take(&mut self.writes),
             effects: mem::take(&mut self.effects),
             unwritable: self.unwritable.take(),
@@ -299,6 +300,7 @@ impl<'a> Call<'a> {
         };
         let result = work(&mut inner);
         self.reads = inner.reads;
+        self.ranges = inner.ranges;
         self.writes = inner.writes;
         self.effects = inner.effects;
         self.unwritable = inner.unwritable;

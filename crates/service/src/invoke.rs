@@ -173,6 +173,7 @@ mod tests {
         call: &mut Call<'_>,
         input: DeleteLifecyclePolicyRequest,
     ) -> Result<DeleteLifecyclePolicyResponse, Error> {
+        call.get_all::<String>(&format!("/{}/p/", call.region))?;
         call.delete(&format!("/{}/p/{}", call.region, input.policy_id.unwrap_or_default()));
         Ok(DeleteLifecyclePolicyResponse {})
     }
@@ -188,7 +189,12 @@ mod tests {
         operation!(op::DeleteLifecyclePolicy, remove, Write, ["PolicyId"]),
     ];
 
-    fn region<T>(work: impl FnOnce(&mut Call<'_>) -> T) -> (T, Vec<String>) {
+    fn region<R>(work: impl FnOnce(&mut Call<'_>) -> R) -> (R, Vec<String>) {
+        let (result, txn) = committed(work);
+        (result, txn.success.iter().map(|op| format!("{op:?}")).collect())
+    }
+
+    fn committed<R>(work: impl FnOnce(&mut Call<'_>) -> R) -> (R, store::Txn) {
         let environment = Environment {
             account_id: "123456789012".to_owned(),
             public_pool: "203.0.113.0/24".parse().unwrap(),
@@ -208,8 +214,7 @@ mod tests {
         let mut call = Call::new(&environment, snapshot, "us-east-1", &identity, "r");
         let result = work(&mut call);
         let (txn, _) = call.into_parts().unwrap();
-        let keys = txn.success.iter().map(|op| format!("{op:?}")).collect();
-        (result, keys)
+        (result, txn)
     }
 
     fn named(id: &str) -> CreateLifecyclePolicyRequest {
@@ -244,6 +249,16 @@ mod tests {
             assert_eq!(refused.to_string(), "NotFound: one");
         });
         assert!(staged[0].contains("Delete"), "{staged:?}");
+    }
+
+    #[test]
+    fn the_commit_depends_on_what_the_other_service_saw() {
+        let ((), txn) = committed(|call| {
+            let gone = DeleteLifecyclePolicyRequest { policy_id: Some("one".to_owned()) };
+            call.invoke::<op::DeleteLifecyclePolicy>("ec2", gone).unwrap();
+        });
+        let range = store::Compare::NothingNewer { prefix: "/us-east-1/p/".to_owned(), than: 0 };
+        assert!(txn.compares.contains(&range), "{:?}", txn.compares);
     }
 
     #[test]

@@ -2,20 +2,25 @@
 
 use super::{Present, Records};
 use base::network::FlowLog;
+use std::collections::HashMap;
 
 /// The flow logs of a region that have something to see.
 pub(super) fn logs(records: &Records, present: &Present<'_>) -> Vec<FlowLog> {
+    let mut by_resource: HashMap<&str, Vec<&str>> = HashMap::new();
+    for (vpc_id, interfaces) in present.iter().filter(|_| !records.flow_logs.is_empty()) {
+        for interface in interfaces {
+            for resource in [vpc_id, interface.subnet_id.as_str(), interface.id.as_str()] {
+                by_resource.entry(resource).or_default().push(&interface.id);
+            }
+        }
+    }
     let logs = records.flow_logs.iter().map(|(account, log)| {
-        let seen = present.iter().flat_map(|(vpc_id, interfaces)| {
-            interfaces.iter().filter(move |interface| {
-                [*vpc_id, &interface.subnet_id, &interface.id].contains(&log.resource_id.as_str())
-            })
-        });
+        let seen = by_resource.get(log.resource_id.as_str()).into_iter().flatten();
         FlowLog {
             id: log.id.clone(),
             account: account.clone(),
             region: records.region.clone(),
-            interfaces: seen.map(|interface| interface.id.clone()).collect(),
+            interfaces: seen.map(|id| (*id).to_owned()).collect(),
             accepted: log.traffic_type != "REJECT",
             rejected: log.traffic_type != "ACCEPT",
             interval: log.interval,

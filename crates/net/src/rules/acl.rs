@@ -86,19 +86,20 @@ impl Compiler<'_> {
             Direction::Egress => {
                 lines.push(format!("ip daddr {} accept", subnet.cidr));
                 lines.push("ip daddr . meta l4proto . th dport @services accept".into());
-                let next =
-                    self.here.iter().filter(|(i, _)| forwards(i) && i.subnet_id == subnet.id);
-                let next: Vec<String> = next.map(|(_, link)| quoted(link)).collect();
-                if !next.is_empty() {
-                    // To a router of the same subnet, wherever it leads from there.
-                    let routers = format!("routers_{}", subnet.id);
-                    lines.push(format!("fib daddr . mark oifname @{routers} accept"));
-                    self.filled(routers, "typeof fib daddr oifname;", next);
-                }
                 if self.six {
                     lines.extend(subnet.ipv6_cidr.map(|cidr| format!("ip6 daddr {cidr} accept")));
                     lines.push("ip6 daddr { fe80::/10, ff00::/8 } accept".into());
                     lines.push("ip6 daddr . meta l4proto . th dport @services6 accept".into());
+                }
+                let next =
+                    self.here.iter().filter(|(i, _)| forwards(i) && i.subnet_id == subnet.id);
+                let next: Vec<String> = next.map(|(_, link)| quoted(link)).collect();
+                if !next.is_empty() {
+                    // To a router of the same subnet, wherever it leads from there. What stays on the
+                    // link has been let through: it has no route.
+                    let routers = format!("routers_{}", subnet.id);
+                    lines.push(format!("fib daddr . mark oifname @{routers} accept"));
+                    self.filled(routers, "typeof fib daddr oifname;", next);
                 }
             }
             Direction::Ingress => {
