@@ -10,7 +10,7 @@
 //!
 //! Not here: groups shared between VPCs (AssociateSecurityGroupVpc).
 
-mod change;
+pub(crate) mod change;
 mod describe;
 mod reference;
 mod rule;

@@ -84,7 +84,16 @@ fn duplicate(rule: &rule::Match) -> Error {
     )
 }
 
-fn check_count(call: &mut Call<'_>, group: &SecurityGroup, egress: bool) -> Result<(), Error> {
+/// Checks that a group has no more rules of a direction than it may, each prefix list counted as its
+/// most entries (also a list that is staged).
+///
+/// # Errors
+/// `RulesPerSecurityGroupLimitExceeded`, or a prefix list that is gone.
+pub(crate) fn check_count(
+    call: &mut Call<'_>,
+    group: &SecurityGroup,
+    egress: bool,
+) -> Result<(), Error> {
     let (mut ipv4, mut ipv6) = (0, 0);
     for rule in group.rules.iter().filter(|rule| rule.egress == egress) {
         match &rule.peer {

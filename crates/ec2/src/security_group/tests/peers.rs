@@ -57,6 +57,16 @@ fn a_prefix_list_counts_as_many_rules_as_it_may_have_entries() {
     let too_many = |cidr: &[&str]| ingress(&id, vec![permission("tcp", 1, 1, cidr)]);
     let refusal = region.refused(change::authorize_ingress, too_many(&["10.0.0.0/8"]));
     assert!(refusal.starts_with("RulesPerSecurityGroupLimitExceeded: "), "{refusal}");
+    // Nor may the list grow that much, as the groups see it that name it.
+    let grown = region.run(|call| {
+        let group = crate::security_group::find(call, &id)?;
+        let at = keys::of(call.region, keys::PREFIX_LIST, ACCOUNT, LIST);
+        let list = PrefixList::clone(&*call.get::<PrefixList>(&at)?.unwrap());
+        change::check_count(call, &group, false)?;
+        call.put(&at, PrefixList { max_entries: 31, ..list });
+        change::check_count(call, &group, false)
+    });
+    assert!(grown.unwrap_err().to_string().contains("rules per security group"));
     // The other family has room.
     let ipv6 = api::IpPermission {
         ipv6_ranges: Some(vec![api::Ipv6Range {
