@@ -3,8 +3,8 @@
 //! A VPC comes with a main route table, a default network ACL and a default security group, which
 //! go with it. Everything else in it is its user's, and keeps it from being deleted.
 //!
-//! Not here: IPAM pools, address pools of one's own, encryption controls; requests that name them
-//! are refused.
+//! Not here: IPAM pools, address pools of one's own, encryption controls, dedicated tenancy; requests
+//! that name them are refused.
 
 mod attribute;
 mod block;
@@ -127,7 +127,6 @@ pub(crate) fn stage(call: &mut Call<'_>, cidr: Ipv4Cidr, dhcp_options_id: &str, 
         main_route_table_id: call.new_id("rtb"),
         default_network_acl_id: call.new_id("acl"),
         internet_gateway_id: None,
-        dedicated: false,
         tags,
     };
     let table = RouteTable {
@@ -192,17 +191,20 @@ fn create_vpc(
     }
     let cidr = block::parse(&text)?;
     block::check_primary(cidr)?;
-    let dedicated = match input.instance_tenancy.as_deref() {
-        None | Some("" | "default") => false,
-        Some("dedicated") => true,
+    match input.instance_tenancy.as_deref() {
+        None | Some("" | "default") => {}
+        Some("dedicated") => {
+            return Err(Error::unsupported(
+                "InstanceTenancy=dedicated is not built in gureum yet.",
+            ));
+        }
         Some(other) => return Err(attribute::invalid_tenancy(other)),
-    };
+    }
     let tags = tag::from_specifications(input.tag_specifications.as_deref(), "vpc", &["vpc"])?;
     block::check_border_group(call, input.ipv6_cidr_block_network_border_group.as_deref())?;
     all_with_room(call)?;
     let options = region::default_dhcp_options_id(call)?;
     let mut vpc = stage(call, cidr, &options, tags);
-    vpc.dedicated = dedicated;
     if input.amazon_provided_ipv6_cidr_block == Some(true) {
         block::add_ipv6(call, &mut vpc)?;
     }

@@ -88,7 +88,6 @@ fn vpc(id: &str, cidr: &str) -> Vpc {
         main_route_table_id: format!("rtb-{}", &id[4..]),
         default_network_acl_id: format!("acl-{}", &id[4..]),
         internet_gateway_id: None,
-        dedicated: false,
         tags: Tags::new(),
     }
 }

@@ -47,9 +47,6 @@ pub struct Vpc {
     /// The internet gateway that is attached.
     #[serde(default, skip_serializing_if = "is_default")]
     pub internet_gateway_id: Option<String>,
-    /// instanceTenancy is `dedicated`, not `default`.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub dedicated: bool,
     /// Tags.
     pub tags: Tags,
 }

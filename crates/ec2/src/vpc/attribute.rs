@@ -74,12 +74,12 @@ pub(super) fn invalid_tenancy(given: &str) -> Error {
     ))
 }
 
-/// Dedicated may become default, never the other way round.
+/// Every VPC has the default tenancy, and may be given no other.
 pub(super) fn modify_vpc_tenancy(
     call: &mut Call<'_>,
     input: api::ModifyVpcTenancyRequest,
 ) -> Result<api::ModifyVpcTenancyResult, Error> {
-    let found = super::find_vpc(call, &input.vpc_id.unwrap_or_default())?;
+    super::find_vpc(call, &input.vpc_id.unwrap_or_default())?;
     match input.instance_tenancy.as_deref() {
         None | Some("") => return Err(Error::missing_parameter("instanceTenancy")),
         Some("default") => {}
@@ -89,10 +89,6 @@ pub(super) fn modify_vpc_tenancy(
                  can be modified to default only."
             )));
         }
-    }
-    if found.dedicated {
-        let vpc = Vpc { dedicated: false, ..Vpc::clone(&found) };
-        call.put(&ID.key(call, &vpc.id), vpc);
     }
     Ok(api::ModifyVpcTenancyResult { return_value: Some(true) })
 }

@@ -88,9 +88,11 @@ fn has_dependents(call: &mut Call<'_>, id: &str) -> Result<bool, Error> {
             let ours = sides
                 .iter()
                 .any(|side| here(&side.vpc_id) && side.region == region && side.account == account);
-            ours && matches!(
-                it.status.as_str(),
-                "initiating-request" | "pending-acceptance" | "provisioning" | "active"
-            )
+            ours && match it.status.as_str() {
+                "provisioning" | "active" => true,
+                // What others ask for keeps nobody from deleting what is his.
+                "initiating-request" | "pending-acceptance" => it.requester.account == account,
+                _ => false,
+            }
         }))
 }

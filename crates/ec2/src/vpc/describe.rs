@@ -83,7 +83,6 @@ pub(super) fn describe_vpcs(
 }
 
 pub(super) fn to_model(call: &Call<'_>, vpc: &Vpc) -> api::Vpc {
-    let tenancy = if vpc.dedicated { "dedicated" } else { "default" };
     let ipv6: Vec<_> =
         vpc.ipv6_cidrs.iter().map(|given| block::ipv6_to_model(call.region, given)).collect();
     let primary = block::to_model(&vpc.cidr_association_id, vpc.cidr);
@@ -95,7 +94,7 @@ pub(super) fn to_model(call: &Call<'_>, vpc: &Vpc) -> api::Vpc {
         cidr_block: Some(vpc.cidr.to_string()),
         cidr_block_association_set: Some(std::iter::once(primary).chain(secondary).collect()),
         dhcp_options_id: Some(vpc.dhcp_options_id.clone()),
-        instance_tenancy: Some(tenancy.to_owned()),
+        instance_tenancy: Some("default".to_owned()),
         ipv6_cidr_block_association_set: (!ipv6.is_empty()).then_some(ipv6),
         is_default: Some(vpc.is_default),
         owner_id: Some(call.account().to_owned()),
