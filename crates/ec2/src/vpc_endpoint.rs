@@ -8,7 +8,7 @@
 //! A gateway endpoint is a route to the service's prefix list in each of its route tables, written
 //! with the endpoint. An interface endpoint is a network interface in each of its subnets; the
 //! node serves there, and the VPC's resolver leads the service's own name to it when PrivateDnsEnabled
-//! is set ([`crate::network_plan`]). Policies are kept and shown.
+//! is set ([`crate::network_plan`]). The only policy is full access.
 //!
 //! Not here: Gateway Load Balancer, resource and service network endpoints, endpoint services of
 //! one's own, IPv6.
@@ -27,6 +27,7 @@ use crate::prefix_list;
 use crate::record::{Destination, Progress, Route, RouteOrigin, RouteTable, VpcEndpoint, key};
 use ::service::{Call, Error, Operation, operation};
 use model::ec2::{self as api, op};
+use serde_json::Value;
 use std::sync::Arc;
 
 pub(crate) const OPERATIONS: &[Operation] = &[
@@ -120,13 +121,46 @@ fn check_address_type(kind: Option<&str>, records: Option<&str>) -> Result<(), E
     Ok(())
 }
 
-/// Checks that a policy is JSON with statements; it is kept as given.
+/// Checks that a policy allows everything: no call is judged by it. It is kept as given.
+///
+/// # Errors
+/// `InvalidPolicyDocument` for what is no policy, `UnsupportedOperation` for one that allows less.
 fn check_policy(text: &str) -> Result<(), Error> {
-    let parsed = serde_json::from_str::<serde_json::Value>(text);
-    if parsed.is_ok_and(|document| document.get("Statement").is_some()) {
+    let document = serde_json::from_str::<Value>(text).ok();
+    let Some(statement) = document.as_ref().and_then(|document| document.get("Statement")) else {
+        return Err(Error::client("InvalidPolicyDocument", "Policy document is malformed."));
+    };
+    let whole = match statement {
+        Value::Array(statements) => match statements.as_slice() {
+            [only] => allows_everything(only),
+            _ => false,
+        },
+        only => allows_everything(only),
+    };
+    if whole {
         return Ok(());
     }
-    Err(Error::client("InvalidPolicyDocument", "Policy document is malformed."))
+    Err(Error::unsupported(
+        "A PolicyDocument other than full access (one statement that allows \"*\" on \"*\" to \"*\") is \
+         not built in gureum yet.",
+    ))
+}
+
+fn allows_everything(statement: &Value) -> bool {
+    let Some(members) = statement.as_object() else { return false };
+    let every = |value: &Value| match value {
+        Value::Array(values) => values.iter().any(|value| value == "*"),
+        value => value == "*",
+    };
+    let has = |name: &str, accepts: &dyn Fn(&Value) -> bool| members.get(name).is_some_and(accepts);
+    has("Effect", &|value| value == "Allow")
+        && has("Principal", &|value| every(value) || value.get("AWS").is_some_and(every))
+        && has("Action", &every)
+        && has("Resource", &every)
+        // Whatever else there is, as a Condition, takes something away.
+        && members.keys().all(|name| {
+            matches!(name.as_str(), "Sid" | "Effect" | "Principal" | "Action" | "Resource")
+        })
 }
 
 fn table_key(call: &Call<'_>, id: &str) -> String {

@@ -166,15 +166,21 @@ fn an_interface_endpoint_is_an_interface_in_each_of_its_subnets() {
         add_subnet_ids: list(&[&all[2]]),
         remove_subnet_ids: list(&[&all[0]]),
         private_dns_enabled: Some(false),
-        policy_document: text(r#"{"Statement":[]}"#),
+        policy_document: text(FULL),
         ..Default::default()
     };
+    let narrow = api::ModifyVpcEndpointRequest {
+        policy_document: text(r#"{"Statement":[]}"#),
+        ..change.clone()
+    };
+    let refusal = region.refused(modify_vpc_endpoint, narrow);
+    assert!(refusal.starts_with("UnsupportedOperation: A PolicyDocument "), "{refusal}");
     region.ok(modify_vpc_endpoint, change);
     assert!(interface(&region, &ids[0]).is_none());
     let shown = show(&region, vec![]).remove(0);
     assert_eq!(shown.subnet_ids, list(&[&all[1], &all[2]]));
     assert_eq!(shown.private_dns_enabled, Some(false));
-    assert_eq!(shown.policy_document.as_deref(), Some(r#"{"Statement":[]}"#));
+    assert_eq!(shown.policy_document.as_deref(), Some(FULL));
     let groups = api::ModifyVpcEndpointRequest {
         vpc_endpoint_id: text(&id),
         remove_security_group_ids: list(&[&default_group]),
@@ -192,16 +198,43 @@ fn an_interface_endpoint_is_an_interface_in_each_of_its_subnets() {
     assert_eq!(show(&region, vec![]), []);
 }
 
+/// Full access in other words than the default policy's.
+const FULL: &str = r#"{"Statement":{"Sid":"all","Effect":"Allow","Principal":{"AWS":"*"},"Action":["*"],"Resource":"*"}}"#;
+
+#[test]
+fn a_policy_that_takes_something_away_is_refused() {
+    let full = r#"{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}"#;
+    let of = |statement: &str| check_policy(&format!("{{\"Statement\":[{statement}]}}"));
+    check_policy(FULL).unwrap();
+    check_policy(create::FULL_ACCESS).unwrap();
+    of(full).unwrap();
+    for narrow in [
+        full.replace("Allow", "Deny"),
+        full.replace(r#""Principal":"*""#, r#""Principal":{"AWS":"210987654321"}"#),
+        full.replace(r#""Action":"*""#, r#""Action":"s3:*""#),
+        full.replace("Action", "NotAction"),
+        full.replace(r#""Resource":"*""#, r#""Resource":"arn:aws:s3:::x""#),
+        full.replace('}', r#","Condition":{"StringEquals":{"aws:a":"b"}}}"#),
+        format!("{full},{full}"),
+        String::new(),
+        "1".to_owned(),
+    ] {
+        let refusal = of(&narrow).unwrap_err();
+        assert!(refusal.to_string().contains("PolicyDocument"), "{narrow}: {refusal}");
+    }
+}
+
 #[test]
 fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     let region = Region::new();
     let all = subnets(&region);
     type Change = fn(&mut api::CreateVpcEndpointRequest, &[String]);
-    let cases: [(bool, Change, &str); 9] = [
+    let cases: [(bool, Change, &str); 10] = [
         (true, |r, _| r.service_name = text("com.x"), "InvalidServiceName: The Vpc Endpoint Serv"),
         (true, |r, _| r.service_name = text(EC2), "InvalidParameter: Endpoint type (Gateway) doe"),
         (true, |r, s| r.subnet_ids = Some(s.to_vec()), "InvalidParameter: Subnet IDs are only su"),
         (true, |r, _| r.policy_document = text("{"), "InvalidPolicyDocument: "),
+        (true, |r, _| r.policy_document = text("{\"Statement\":[]}"), "UnsupportedOperation: "),
         (true, |r, _| r.vpc_id = text("vpc-0123456789abcdef0"), "InvalidVpcID.NotFound: "),
         (false, |r, _| r.route_table_ids = list(&["rtb-1"]), "InvalidParameter: Route table IDs"),
         (
