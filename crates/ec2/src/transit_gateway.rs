@@ -13,7 +13,8 @@
 //! ([`route`]). A peering attachment is a record at both ends, written in one transaction.
 //!
 //! Not here: VPN, Direct Connect, Connect and multicast; gateways shared with other accounts;
-//! peerings inside one account's region.
+//! peerings inside one account's region; public names that resolve to private addresses, and groups
+//! in rules, across a gateway. Options about these have their default values only.
 
 pub(crate) mod attachment;
 mod describe;
@@ -233,12 +234,14 @@ fn set(options: &mut BTreeMap<String, bool>, name: &str, value: &Option<String>)
     }
 }
 
-/// Options that need what is not built cannot be turned on.
-fn refuse_on(name: &str, value: &Option<String>) -> Result<(), Error> {
-    if value.as_deref() == Some("enable") {
-        return Err(Error::unsupported(format!("{name} is not built in gureum yet.")));
+/// Options whose other value is not built are what they are by default; clients name that.
+fn keep(name: &str, default: bool, value: &Option<String>) -> Result<(), Error> {
+    match value.as_deref() {
+        Some(value) if switch(default).as_deref() != Some(value) => {
+            Err(Error::unsupported(format!("Options.{name}={value} is not built in gureum yet.")))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn arn(region: &str, account: &str, id: &str) -> String {
@@ -290,8 +293,12 @@ fn create_transit_gateway(
     const TYPE: &str = "transit-gateway";
     let tags = tag::from_specifications(input.tag_specifications.as_deref(), TYPE, &[TYPE])?;
     let asked = input.options.unwrap_or_default();
-    refuse_on("MulticastSupport", &asked.multicast_support)?;
-    refuse_on("SecurityGroupReferencingSupport", &asked.security_group_referencing_support)?;
+    keep("AutoAcceptSharedAttachments", false, &asked.auto_accept_shared_attachments)?;
+    keep("DnsSupport", true, &asked.dns_support)?;
+    keep("MulticastSupport", false, &asked.multicast_support)?;
+    let referencing = &asked.security_group_referencing_support;
+    keep("SecurityGroupReferencingSupport", false, referencing)?;
+    keep("VpnEcmpSupport", true, &asked.vpn_ecmp_support)?;
     let mut options: BTreeMap<String, bool> = [
         ("AutoAcceptSharedAttachments", false),
         ("DefaultRouteTableAssociation", true),
@@ -304,11 +311,8 @@ fn create_transit_gateway(
     .into_iter()
     .map(|(name, on)| (name.to_owned(), on))
     .collect();
-    set(&mut options, "AutoAcceptSharedAttachments", &asked.auto_accept_shared_attachments);
     set(&mut options, "DefaultRouteTableAssociation", &asked.default_route_table_association);
     set(&mut options, "DefaultRouteTablePropagation", &asked.default_route_table_propagation);
-    set(&mut options, "DnsSupport", &asked.dns_support);
-    set(&mut options, "VpnEcmpSupport", &asked.vpn_ecmp_support);
     let asn = check_asn(asked.amazon_side_asn.unwrap_or(64_512))?;
     let cidrs = gateway_blocks(&asked.transit_gateway_cidr_blocks.unwrap_or_default())?;
     let gateways = TRANSIT_GATEWAY.key(call, "");
@@ -358,13 +362,14 @@ fn modify_transit_gateway(
         changed.description = description;
     }
     let asked = input.options.unwrap_or_default();
-    refuse_on("SecurityGroupReferencingSupport", &asked.security_group_referencing_support)?;
+    keep("AutoAcceptSharedAttachments", false, &asked.auto_accept_shared_attachments)?;
+    keep("DnsSupport", true, &asked.dns_support)?;
+    let referencing = &asked.security_group_referencing_support;
+    keep("SecurityGroupReferencingSupport", false, referencing)?;
+    keep("VpnEcmpSupport", true, &asked.vpn_ecmp_support)?;
     let options = &mut changed.options;
-    set(options, "AutoAcceptSharedAttachments", &asked.auto_accept_shared_attachments);
     set(options, "DefaultRouteTableAssociation", &asked.default_route_table_association);
     set(options, "DefaultRouteTablePropagation", &asked.default_route_table_propagation);
-    set(options, "DnsSupport", &asked.dns_support);
-    set(options, "VpnEcmpSupport", &asked.vpn_ecmp_support);
     if let Some(asn) = asked.amazon_side_asn {
         changed.asn = check_asn(asn)?;
     }

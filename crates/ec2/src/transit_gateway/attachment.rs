@@ -2,7 +2,7 @@
 
 use super::describe;
 use super::{
-    ATTACHMENT, Live, ROUTE_TABLE, TRANSIT_GATEWAY, incorrect_state, invalid_state, refuse_on, set,
+    ATTACHMENT, Live, ROUTE_TABLE, TRANSIT_GATEWAY, incorrect_state, invalid_state, keep, set,
 };
 use crate::record::{
     Interface, InterfaceKind, Progress, Subnet, Tags, TransitGateway, TransitGatewayAttachment,
@@ -175,10 +175,11 @@ pub(super) fn create(
     .into_iter()
     .map(|(name, on)| (name.to_owned(), on))
     .collect();
-    refuse_on("ApplianceModeSupport", &asked.appliance_mode_support)?;
-    set(&mut options, "DnsSupport", &asked.dns_support);
+    keep("ApplianceModeSupport", false, &asked.appliance_mode_support)?;
+    keep("DnsSupport", true, &asked.dns_support)?;
+    let referencing = &asked.security_group_referencing_support;
+    keep("SecurityGroupReferencingSupport", true, referencing)?;
     set(&mut options, "Ipv6Support", &asked.ipv6_support);
-    set(&mut options, "SecurityGroupReferencingSupport", &asked.security_group_referencing_support);
     let id = call.new_id("tgw-attach");
     let mut interface_ids = Vec::with_capacity(subnets.len());
     for subnet in &subnets {
@@ -220,11 +221,11 @@ pub(super) fn modify(
     }
     let mut changed = TransitGatewayAttachment::clone(&attachment);
     let asked = input.options.unwrap_or_default();
-    refuse_on("ApplianceModeSupport", &asked.appliance_mode_support)?;
-    let options = &mut changed.options;
-    set(options, "DnsSupport", &asked.dns_support);
-    set(options, "Ipv6Support", &asked.ipv6_support);
-    set(options, "SecurityGroupReferencingSupport", &asked.security_group_referencing_support);
+    keep("ApplianceModeSupport", false, &asked.appliance_mode_support)?;
+    keep("DnsSupport", true, &asked.dns_support)?;
+    let referencing = &asked.security_group_referencing_support;
+    keep("SecurityGroupReferencingSupport", true, referencing)?;
+    set(&mut changed.options, "Ipv6Support", &asked.ipv6_support);
     for subnet_id in input.remove_subnet_ids.unwrap_or_default() {
         let Some(index) = changed.subnet_ids.iter().position(|known| *known == subnet_id) else {
             return Err(Error::client(

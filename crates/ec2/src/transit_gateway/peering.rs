@@ -64,7 +64,14 @@ fn find(call: &mut Call<'_>, id: &str) -> Result<Ends, Error> {
     };
     let other_key = key::of(region, key::TRANSIT_GATEWAY_ATTACHMENT, account, id);
     let other = call.get::<TransitGatewayAttachment>(&other_key)?;
-    let other = other.ok_or_else(|| Error::internal(format!("{id} has one end only")))?;
+    let other = other.ok_or_else(|| {
+        // The records of one that ended go one after the other.
+        if own.is_there() {
+            Error::internal(format!("{id} has one end only"))
+        } else {
+            ATTACHMENT.not_found(id)
+        }
+    })?;
     Ok(Ends { own, other, other_key })
 }
 
@@ -88,7 +95,7 @@ pub(super) fn create(
     const TYPE: &str = "transit-gateway-attachment";
     let tags = tag::from_specifications(input.tag_specifications.as_deref(), TYPE, &[TYPE])?;
     let options = input.options.unwrap_or_default();
-    super::refuse_on("DynamicRouting", &options.dynamic_routing)?;
+    super::keep("DynamicRouting", false, &options.dynamic_routing)?;
     let gateway_id = input.transit_gateway_id.unwrap_or_default();
     TRANSIT_GATEWAY.available::<TransitGateway>(call, &gateway_id)?;
     let peer_id = input.peer_transit_gateway_id.unwrap_or_default();

@@ -12,8 +12,11 @@ use model::ec2 as api;
 use service::filter::{Field, Filter, Filters, Values};
 use service::page::page;
 use service::{Call, Error};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Most static routes of a gateway, over all of its tables (Transit Gateways guide, "Quotas").
+const MAX_ROUTES: usize = 10_000;
 
 /// What an answer or a filter says of a route.
 struct View {
@@ -100,6 +103,33 @@ fn no_route(cidr: &Cidr, table_id: &str) -> Error {
     )
 }
 
+/// Checks that a gateway's tables can take more static routes; a prefix list counts as its most
+/// entries, in each table that refers to it.
+fn check_room(call: &mut Call<'_>, gateway_id: &str, more: usize) -> Result<(), Error> {
+    let tables = ROUTE_TABLE.key(call, "");
+    let tables = call.get_all::<TransitGatewayRouteTable>(&tables)?;
+    let mut count = more;
+    for table in tables.iter().filter(|it| it.transit_gateway_id == gateway_id && it.is_there()) {
+        count = count.saturating_add(table.routes.len());
+        for (list_id, _) in &table.prefix_lists {
+            let list = prefix_list::find(call, list_id)?;
+            count = count.saturating_add(entries(&list));
+        }
+    }
+    if count > MAX_ROUTES {
+        return Err(Error::client(
+            "RouteLimitExceeded",
+            format!("The maximum number of static routes of {gateway_id} has been reached."),
+        ));
+    }
+    Ok(())
+}
+
+/// What a prefix list counts as.
+fn entries(list: &PrefixList) -> usize {
+    usize::try_from(list.max_entries).unwrap_or(usize::MAX)
+}
+
 pub(super) fn create(
     call: &mut Call<'_>,
     input: api::CreateTransitGatewayRouteRequest,
@@ -114,6 +144,7 @@ pub(super) fn create(
             format!("The route {cidr} already exists in Transit Gateway Route Table {id}."),
         ));
     }
+    check_room(call, &table.transit_gateway_id, 1)?;
     let mut changed = TransitGatewayRouteTable::clone(&table);
     changed.routes.push((cidr, attachment.as_ref().map(|attachment| attachment.id.clone())));
     call.put(&ROUTE_TABLE.key(call, &id), changed);
@@ -158,7 +189,8 @@ pub(super) fn delete(
 
 /// The routes of a table, one a block.
 fn routes(call: &mut Call<'_>, table: &TransitGatewayRouteTable) -> Result<Vec<View>, Error> {
-    let attachments: HashMap<String, Arc<TransitGatewayAttachment>> = call
+    // By id, as in the plan: the last one that propagates a block has it.
+    let attachments: BTreeMap<String, Arc<TransitGatewayAttachment>> = call
         .scan::<TransitGatewayAttachment>(&ATTACHMENT.key(call, ""))?
         .into_iter()
         .filter(|attachment| attachment.transit_gateway_id == table.transit_gateway_id)
@@ -348,6 +380,7 @@ pub(super) fn create_reference(
             format!("The prefix list {} is already referenced by {id}.", list.id),
         ));
     }
+    check_room(call, &table.transit_gateway_id, entries(&list))?;
     let attachment_id = attachment.map(|attachment| attachment.id.clone());
     let mut changed = TransitGatewayRouteTable::clone(&table);
     changed.prefix_lists.push((list.id.clone(), attachment_id.clone()));

@@ -208,6 +208,48 @@ fn a_vpc_is_attached_by_an_interface_in_each_subnet() {
 }
 
 #[test]
+fn an_attachment_has_the_options_that_are_built() {
+    let region = Region::new();
+    let gateway_id = gateway(&region, Default::default()).transit_gateway_id.unwrap();
+    type Options = api::CreateTransitGatewayVpcAttachmentRequestOptions;
+    type Change = api::ModifyTransitGatewayVpcAttachmentRequestOptions;
+    let cases: [(&str, fn(&mut Options, &mut Change, Option<String>)); 3] = [
+        ("ApplianceModeSupport=enable", |o, c, v| {
+            (o.appliance_mode_support, c.appliance_mode_support) = (v.clone(), v);
+        }),
+        ("DnsSupport=disable", |o, c, v| (o.dns_support, c.dns_support) = (v.clone(), v)),
+        ("SecurityGroupReferencingSupport=disable", |o, c, v| {
+            o.security_group_referencing_support = v.clone();
+            c.security_group_referencing_support = v;
+        }),
+    ];
+    let id = attach(&region, &gateway_id);
+    for (case, put) in cases {
+        let value = case.split_once('=').unwrap().1;
+        let (mut options, mut change) = (Options::default(), Change::default());
+        put(&mut options, &mut change, text(value));
+        let expected = format!("UnsupportedOperation: Options.{case} is not built in gureum yet.");
+        // The VPC is attached already, to this gateway: by another one.
+        let other = gateway(&region, Default::default()).transit_gateway_id.unwrap();
+        let request = api::CreateTransitGatewayVpcAttachmentRequest {
+            options: Some(options),
+            ..attach_request(&region, &other)
+        };
+        assert_eq!(region.refused(attachment::create, request), expected);
+        let modify = |change| api::ModifyTransitGatewayVpcAttachmentRequest {
+            transit_gateway_attachment_id: text(&id),
+            options: Some(change),
+            ..Default::default()
+        };
+        assert_eq!(region.refused(attachment::modify, modify(change)), expected);
+        let mut kept = Change::default();
+        let default = if value == "enable" { "disable" } else { "enable" };
+        put(&mut Options::default(), &mut kept, text(default));
+        region.ok(attachment::modify, modify(kept));
+    }
+}
+
+#[test]
 fn one_subnet_a_zone() {
     let region = Region::new();
     let id = gateway(&region, Default::default()).transit_gateway_id.unwrap();
@@ -510,9 +552,94 @@ fn a_peering_is_accepted_at_its_other_end() {
         transit_gateway_attachment_id: text(&id),
         ..Default::default()
     };
-    let rejected = region.run_as(OTHER, ACCOUNT, |call| peering::reject(call, reject)).unwrap();
+    let rejected =
+        region.run_as(OTHER, ACCOUNT, |call| peering::reject(call, reject.clone())).unwrap();
     let rejected = rejected.transit_gateway_peering_attachment.unwrap();
     assert_eq!(rejected.state.as_deref(), Some("rejected"));
+    // The records of both ends go one after the other.
+    let gone = key::of(OTHER, key::TRANSIT_GATEWAY_ATTACHMENT, ACCOUNT, &id);
+    region
+        .run(|call| {
+            call.delete(&gone);
+            Ok(())
+        })
+        .unwrap();
+    let refusal = region.refused(peering::reject, reject);
+    assert!(refusal.starts_with("InvalidTransitGatewayAttachmentID.NotFound: "), "{refusal}");
+}
+
+#[test]
+fn the_last_of_two_vpcs_that_propagate_a_block_has_it() {
+    let region = Region::new();
+    let made = gateway(&region, Default::default());
+    let table = made.options.unwrap().association_default_route_table_id.unwrap();
+    let id = attach(&region, made.transit_gateway_id.as_deref().unwrap());
+    // As if other VPCs had the same block: more attachments of the one that there is.
+    let ids: Vec<String> = (0..16).map(|n| format!("tgw-attach-fffffffffffffff{n:x}")).collect();
+    region
+        .run(|call| {
+            let known = ATTACHMENT.find::<TransitGatewayAttachment>(call, &id)?;
+            for id in &ids {
+                let twin = TransitGatewayAttachment { id: id.clone(), ..(*known).clone() };
+                call.put(&ATTACHMENT.key(call, id), twin);
+            }
+            Ok(())
+        })
+        .unwrap();
+    let by_last = filter("attachment.transit-gateway-attachment-id", &[&ids[15]]);
+    assert_eq!(search(&region, &table, vec![by_last]).len(), 1);
+}
+
+#[test]
+fn a_gateway_has_a_limited_number_of_static_routes() {
+    const LIST: &str = "pl-0123456789abcdef0";
+    let region = Region::new();
+    let made = gateway(&region, Default::default());
+    let table = made.options.unwrap().association_default_route_table_id.unwrap();
+    let put = |max_entries: u32, routes: u32| {
+        let list = PrefixList {
+            v: 1,
+            id: LIST.to_owned(),
+            name: "offices".to_owned(),
+            ipv6: false,
+            max_entries,
+            state: "create-complete".to_owned(),
+            versions: [(1, vec![])].into(),
+            tags: Tags::new(),
+        };
+        region
+            .run(|call| {
+                call.put(&key::of(call.region, key::PREFIX_LIST, ACCOUNT, LIST), list);
+                let known = ROUTE_TABLE.find::<TransitGatewayRouteTable>(call, &table)?;
+                let mut full = TransitGatewayRouteTable::clone(&known);
+                let block = |n: u32| base::Ipv4Cidr::containing((n << 8).into(), 24);
+                full.routes = (0..routes).map(|n| (Cidr::V4(block(n)), None)).collect();
+                call.put(&ROUTE_TABLE.key(call, &table), full);
+                Ok(())
+            })
+            .unwrap();
+    };
+    let one_more = || api::CreateTransitGatewayRouteRequest {
+        transit_gateway_route_table_id: text(&table),
+        destination_cidr_block: text("172.16.0.0/12"),
+        blackhole: Some(true),
+        ..Default::default()
+    };
+    let refer = || api::CreateTransitGatewayPrefixListReferenceRequest {
+        transit_gateway_route_table_id: text(&table),
+        prefix_list_id: text(LIST),
+        blackhole: Some(true),
+        ..Default::default()
+    };
+    put(2, 9_999);
+    let refusal = region.refused(route::create_reference, refer());
+    assert!(refusal.starts_with("RouteLimitExceeded: "), "{refusal}");
+    put(1, 9_999);
+    region.ok(route::create_reference, refer());
+    let refusal = region.refused(route::create, one_more());
+    assert!(refusal.starts_with("RouteLimitExceeded: "), "{refusal}");
+    put(1, 9_998);
+    region.ok(route::create, one_more());
 }
 
 #[test]
@@ -529,7 +656,6 @@ fn options_change_and_what_is_not_built_is_refused() {
     };
     let off = api::ModifyTransitGatewayOptions {
         default_route_table_association: text("disable"),
-        dns_support: text("disable"),
         add_transit_gateway_cidr_blocks: list(&["10.99.0.0/24"]),
         ..Default::default()
     };
@@ -560,7 +686,35 @@ fn options_change_and_what_is_not_built_is_refused() {
         ..Default::default()
     });
     assert!(refusal.starts_with("UnsupportedOperation: "), "{refusal}");
-    for _ in 0..4 {
+    // What every gateway is like may be said, and no more.
+    type Options = api::TransitGatewayRequestOptions;
+    type Change = api::ModifyTransitGatewayOptions;
+    let cases: [(&str, fn(&mut Options, &mut Change, Option<String>)); 4] = [
+        ("AutoAcceptSharedAttachments=enable", |o, c, v| {
+            (o.auto_accept_shared_attachments, c.auto_accept_shared_attachments) = (v.clone(), v);
+        }),
+        ("DnsSupport=disable", |o, c, v| (o.dns_support, c.dns_support) = (v.clone(), v)),
+        ("SecurityGroupReferencingSupport=enable", |o, c, v| {
+            o.security_group_referencing_support = v.clone();
+            c.security_group_referencing_support = v;
+        }),
+        ("VpnEcmpSupport=disable", |o, c, v| {
+            (o.vpn_ecmp_support, c.vpn_ecmp_support) = (v.clone(), v);
+        }),
+    ];
+    let (mut as_is, mut kept) = (Options::default(), Change::default());
+    for (case, put) in cases {
+        let value = case.split_once('=').unwrap().1;
+        let (mut options, mut change) = (Options::default(), Change::default());
+        put(&mut options, &mut change, text(value));
+        let expected = format!("UnsupportedOperation: Options.{case} is not built in gureum yet.");
+        assert_eq!(bad(options), expected);
+        assert_eq!(region.refused(modify_transit_gateway, modify(change)), expected);
+        put(&mut as_is, &mut kept, text(if value == "enable" { "disable" } else { "enable" }));
+    }
+    region.ok(modify_transit_gateway, modify(kept));
+    gateway(&region, as_is);
+    for _ in 0..3 {
         gateway(&region, Default::default());
     }
     assert!(bad(Default::default()).starts_with("TransitGatewayLimitExceeded: "));
