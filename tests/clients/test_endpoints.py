@@ -7,6 +7,7 @@ from asking import filtered, refusal
 from support import wait_for
 
 GHOST = "vpce-0123456789abcdef0"
+FULL = '{"Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}'
 
 
 @pytest.fixture
@@ -71,8 +72,11 @@ class TestGateway:
         wait_for(lambda: not ec2.describe_vpc_endpoints()["VpcEndpoints"], "the endpoint to be gone")
 
     def test_policy(self, ec2, vpc, s3):
-        name = ec2.create_vpc_endpoint(VpcId=vpc, ServiceName=s3, PolicyDocument='{"Statement":[]}')["VpcEndpoint"]["VpcEndpointId"]
-        assert shown(ec2, name)["PolicyDocument"] == '{"Statement":[]}'
+        name = ec2.create_vpc_endpoint(VpcId=vpc, ServiceName=s3, PolicyDocument=FULL)["VpcEndpoint"]["VpcEndpointId"]
+        assert shown(ec2, name)["PolicyDocument"] == FULL
+        narrow = FULL.replace('"Action":"*"', '"Action":"s3:GetObject"')
+        code, message, _ = refusal(ec2.modify_vpc_endpoint, VpcEndpointId=name, PolicyDocument=narrow)
+        assert code == "UnsupportedOperation" and "PolicyDocument" in message
         ec2.modify_vpc_endpoint(VpcEndpointId=name, ResetPolicy=True)
         assert '"Allow"' in shown(ec2, name)["PolicyDocument"]
         assert refusal(ec2.modify_vpc_endpoint, VpcEndpointId=name, PolicyDocument="{")[0] == "InvalidPolicyDocument"

@@ -211,7 +211,7 @@ resource "aws_vpc_endpoint" "dynamodb" {
   vpc_endpoint_type = "Gateway"
   policy = jsonencode({
     Version   = "2012-10-17"
-    Statement = [{ Effect = "Allow", Principal = "*", Action = "dynamodb:*", Resource = "*" }]
+    Statement = [{ Effect = "Allow", Principal = "*", Action = "*", Resource = "*" }]
   })
 }
 

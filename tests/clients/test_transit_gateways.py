@@ -98,9 +98,9 @@ class TestGateway:
         assert message == f"Transit Gateway {name} was deleted or does not exist."
 
     def test_modified(self, ec2, gateway, table):
-        options = {"DefaultRouteTableAssociation": "disable", "DnsSupport": "disable"}
+        options = {"DefaultRouteTableAssociation": "disable", "DnsSupport": "enable"}
         changed = ec2.modify_transit_gateway(TransitGatewayId=gateway, Description="new", Options=options)["TransitGateway"]
-        assert changed["Description"] == "new" and changed["Options"]["DnsSupport"] == "disable"
+        assert changed["Description"] == "new" and changed["Options"]["DnsSupport"] == "enable"
         assert "AssociationDefaultRouteTableId" not in changed["Options"]
         on = {"DefaultRouteTableAssociation": "enable"}
         assert refusal(ec2.modify_transit_gateway, TransitGatewayId=gateway, Options=on)[0] == "MissingParameter"
@@ -115,6 +115,9 @@ class TestGateway:
             ({"TransitGatewayCidrBlocks": ["10.0.0.0/25"]}, "InvalidParameterValue"),
             ({"MulticastSupport": "enable"}, "UnsupportedOperation"),
             ({"SecurityGroupReferencingSupport": "enable"}, "UnsupportedOperation"),
+            ({"AutoAcceptSharedAttachments": "enable"}, "UnsupportedOperation"),
+            ({"DnsSupport": "disable"}, "UnsupportedOperation"),
+            ({"VpnEcmpSupport": "disable"}, "UnsupportedOperation"),
             ({"DnsSupport": "perhaps"}, "InvalidParameterValue"),
         ],
     )
@@ -128,10 +131,10 @@ class TestGateway:
         assert refusal(ec2.create_transit_gateway)[0] == "TransitGatewayLimitExceeded"
 
     def test_filters(self, ec2, gateway):
-        make_gateway(ec2, Options={"AmazonSideAsn": 65000, "DnsSupport": "disable"})
+        make_gateway(ec2, Options={"AmazonSideAsn": 65000, "DefaultRouteTablePropagation": "disable"})
         for filters in [
             [{"Name": "options.amazon-side-asn", "Values": ["64512"]}],
-            [{"Name": "options.dns-support", "Values": ["enable"]}],
+            [{"Name": "options.default-route-table-propagation", "Values": ["enable"]}],
             filtered(transit_gateway_id=gateway),
         ]:
             assert one(ec2.describe_transit_gateways(Filters=filters))["TransitGatewayId"] == gateway
@@ -180,6 +183,8 @@ class TestVpcAttachment:
             ({"SubnetIds": ["subnet-0123456789abcdef0"]}, "InvalidSubnetID.NotFound"),
             ({"SubnetIds": [subnets[0], twin]}, "DuplicateSubnetsInSameZone"),
             ({"Options": {"ApplianceModeSupport": "enable"}}, "UnsupportedOperation"),
+            ({"Options": {"DnsSupport": "disable"}}, "UnsupportedOperation"),
+            ({"Options": {"SecurityGroupReferencingSupport": "disable"}}, "UnsupportedOperation"),
         ]:
             assert refusal(make, **(good | changes))[0] == code, changes
         assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []

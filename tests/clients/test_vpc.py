@@ -297,8 +297,8 @@ class TestAttributes:
         assert [attribute(ec2, vpc, name) for name in names] == [False, False, True]
 
     def test_tenancy(self, ec2):
-        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16", InstanceTenancy="dedicated")["Vpc"]["VpcId"]
-        assert the_vpc(ec2, vpc)["InstanceTenancy"] == "dedicated"
+        assert refusal(ec2.create_vpc, CidrBlock="10.0.0.0/16", InstanceTenancy="dedicated")[0] == "UnsupportedOperation"
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16", InstanceTenancy="default")["Vpc"]["VpcId"]
         assert ec2.modify_vpc_tenancy(VpcId=vpc, InstanceTenancy="default")["ReturnValue"] is True
         assert the_vpc(ec2, vpc)["InstanceTenancy"] == "default"
         assert refusal(ec2.create_vpc, CidrBlock="10.0.0.0/16", InstanceTenancy="host")[0] == "InvalidParameterValue"
