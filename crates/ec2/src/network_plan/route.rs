@@ -37,7 +37,19 @@ pub(super) fn tables(
     let present: HashSet<&str> = interfaces.iter().map(|i| i.id.as_str()).collect();
     let lists: HashMap<&str, &PrefixList> =
         records.prefix_lists.iter().map(|list| (list.id.as_str(), list.as_ref())).collect();
-    let target = |id: &str| target(records, vpc, &present, plan, id);
+    let target = |id: &str, to: &Cidr| {
+        let is_barred = id.starts_with("tgw-")
+            && records.attachments.iter().any(|it| {
+                !it.carries(to)
+                    && it.transit_gateway_id == id
+                    && it.resource_id == vpc.id
+                    && it.state == Progress::Available
+            });
+        if is_barred {
+            return Target::Blackhole;
+        }
+        target(records, vpc, &present, plan, id)
+    };
     let table = |table: &RouteTable| {
         let mut routes: BTreeMap<Cidr, Target> = BTreeMap::new();
         // A route to a block is more specific than one to a list that holds the same block.
@@ -45,13 +57,13 @@ pub(super) fn tables(
             if let Destination::PrefixList(id) = &route.destination {
                 let entries = lists.get(id.as_str()).map(|list| list.entries());
                 for entry in entries.unwrap_or_default() {
-                    routes.insert(entry.cidr, target(&route.target));
+                    routes.insert(entry.cidr, target(&route.target, &entry.cidr));
                 }
             }
         }
         for route in &table.routes {
             if let Destination::Cidr(cidr) = &route.destination {
-                routes.insert(*cidr, target(&route.target));
+                routes.insert(*cidr, target(&route.target, cidr));
             }
         }
         let routes = routes.into_iter();
@@ -181,7 +193,8 @@ fn transit_gateway(records: &Records, id: &str, vpcs: &HashSet<&str>) -> Transit
                     continue;
                 };
                 let blocks = vpc.cidrs().map(Cidr::V4);
-                for block in blocks.chain(vpc.ipv6_cidrs.iter().map(|b| Cidr::V6(b.cidr))) {
+                let blocks = blocks.chain(vpc.ipv6_cidrs.iter().map(|b| Cidr::V6(b.cidr)));
+                for block in blocks.filter(|block| attachment.carries(block)) {
                     routes.insert(block, Some(attachment.id.clone()));
                 }
             }
@@ -193,6 +206,11 @@ fn transit_gateway(records: &Records, id: &str, vpcs: &HashSet<&str>) -> Transit
                 }
             }
             routes.extend(table.routes.iter().cloned());
+            for (block, to) in &mut routes {
+                *to = to.take().filter(|id| {
+                    !available.iter().any(|other| other.id == *id && !other.carries(block))
+                });
+            }
             TransitGatewayRouteTable {
                 id: table.id.clone(),
                 routes: routes

@@ -594,6 +594,16 @@ pub struct TransitGatewayAttachment {
     pub tags: Tags,
 }
 
+impl TransitGatewayAttachment {
+    /// Whether packets to this block may pass: IPv6 does not pass the attachment of a VPC without
+    /// Ipv6Support.
+    pub fn carries(&self, block: &Cidr) -> bool {
+        matches!(block, Cidr::V4(_))
+            || self.peer_region.is_some()
+            || self.options.get("Ipv6Support").copied().unwrap_or(false)
+    }
+}
+
 /// A transit gateway's route table. Propagated routes follow from the attachments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransitGatewayRouteTable {

@@ -212,7 +212,7 @@ fn routes(call: &mut Call<'_>, table: &TransitGatewayRouteTable) -> Result<Vec<V
             continue;
         };
         let ipv6 = vpc.ipv6_cidrs.iter().map(|block| Cidr::V6(block.cidr));
-        for cidr in vpc.cidrs().map(Cidr::V4).chain(ipv6) {
+        for cidr in vpc.cidrs().map(Cidr::V4).chain(ipv6).filter(|it| attachment.carries(it)) {
             found.insert(cidr, view(cidr, Some(&attachment.id), None, false));
         }
     }

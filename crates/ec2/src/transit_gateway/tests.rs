@@ -1,6 +1,9 @@
 use super::reconciler::{RECONCILER, SHOWN_MILLIS};
 use super::*;
-use crate::record::{Interface, InterfaceKind, PrefixList, PrefixListEntry, Subnet};
+use crate::record::{
+    CidrAssociation, Destination, Interface, InterfaceKind, PrefixList, PrefixListEntry, Route,
+    RouteOrigin, RouteTable, Subnet, Vpc,
+};
 use crate::testing::{ACCOUNT, Region, filter, list};
 use crate::vpc;
 
@@ -588,6 +591,81 @@ fn the_last_of_two_vpcs_that_propagate_a_block_has_it() {
         .unwrap();
     let by_last = filter("attachment.transit-gateway-attachment-id", &[&ids[15]]);
     assert_eq!(search(&region, &table, vec![by_last]).len(), 1);
+}
+
+#[test]
+fn ipv6_passes_an_attachment_that_supports_it() {
+    let region = Region::new();
+    region.driver.with_network();
+    let made = gateway(&region, Default::default());
+    let gateway_id = made.transit_gateway_id.unwrap();
+    let table = made.options.unwrap().association_default_route_table_id.unwrap();
+    let id = attach(&region, &gateway_id);
+    let (block, further): (Cidr, Cidr) =
+        ("fd00:1::/56".parse().unwrap(), "fd00:2::/56".parse().unwrap());
+    let Cidr::V6(own) = block else { unreachable!() };
+    region
+        .run(|call| {
+            let mut vpc = Vpc::clone(&*vpc::default_vpc(call)?);
+            vpc.ipv6_cidrs.push(CidrAssociation { id: "vpc-cidr-assoc-6".to_owned(), cidr: own });
+            let at = key::of(call.region, key::ROUTE_TABLE, ACCOUNT, &vpc.main_route_table_id);
+            let mut main = RouteTable::clone(&*call.get::<RouteTable>(&at)?.unwrap());
+            for cidr in [further, "10.9.0.0/16".parse().unwrap()] {
+                main.routes.push(Route {
+                    destination: Destination::Cidr(cidr),
+                    target: gateway_id.clone(),
+                    origin: RouteOrigin::CreateRoute,
+                });
+            }
+            call.put(&at, main);
+            call.put(&key::of(call.region, key::VPC, ACCOUNT, &vpc.id), vpc);
+            // Something in the VPC that is in the plan.
+            let interfaces = key::of(call.region, key::INTERFACE, ACCOUNT, "");
+            let known = call.scan::<Interface>(&interfaces)?.remove(0);
+            let kind = InterfaceKind::VpcEndpoint("vpce-0123456789abcdef0".to_owned());
+            call.put(&format!("{interfaces}{}", known.id), Interface { kind, ..(*known).clone() });
+            Ok(())
+        })
+        .unwrap();
+    let input = api::CreateTransitGatewayRouteRequest {
+        transit_gateway_route_table_id: text(&table),
+        destination_cidr_block: text("fd00:2::/56"),
+        transit_gateway_attachment_id: text(&id),
+        ..Default::default()
+    };
+    region.ok(route::create, input);
+    let propagated = || {
+        let found = search(&region, &table, vec![filter("type", &["propagated"])]);
+        found.into_iter().map(|(cidr, ..)| cidr).collect::<Vec<_>>()
+    };
+    // Where the gateway and the VPC lead these blocks.
+    let planned = || {
+        region.run(|call| (crate::network_plan::RECONCILER.run)(call, "/node-network")).unwrap();
+        let plan = region.driver.network().unwrap();
+        let of_gateway = &plan.transit_gateways[0].route_tables[0].routes;
+        let led =
+            |to: Cidr| of_gateway.iter().any(|r| r.destination == to && r.attachment.is_some());
+        let of_vpc = plan.vpcs[0].route_tables.iter().flat_map(|table| &table.routes);
+        let to_gateway = base::network::Target::TransitGateway(gateway_id.clone());
+        let sent = of_vpc.filter(|r| r.target == to_gateway).map(|r| r.destination.to_string());
+        (led(block), led(further), sent.collect::<Vec<_>>())
+    };
+    assert_eq!(propagated(), ["172.31.0.0/16"]);
+    assert_eq!(planned(), (false, false, vec!["10.9.0.0/16".to_owned()]));
+    let on = api::ModifyTransitGatewayVpcAttachmentRequest {
+        transit_gateway_attachment_id: text(&id),
+        options: Some(api::ModifyTransitGatewayVpcAttachmentRequestOptions {
+            ipv6_support: text("enable"),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    region.ok(attachment::modify, on);
+    assert_eq!(propagated(), ["172.31.0.0/16", "fd00:1::/56"]);
+    let (own, other, mut sent) = planned();
+    sent.sort();
+    assert!(own && other);
+    assert_eq!(sent, ["10.9.0.0/16", "fd00:2::/56"]);
 }
 
 #[test]
