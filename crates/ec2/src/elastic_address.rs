@@ -327,7 +327,7 @@ fn take(call: &mut Call<'_>, address: Ipv4Addr) -> Result<Ipv4Addr, Error> {
     let pool = call.environment.public_pool;
     let index = u32::from(address).wrapping_sub(u32::from(pool.network()));
     let is_ours = pool.contains(address) && index >= 2 && address != pool.last();
-    if !is_ours || pool::is_own(call, address) {
+    if !is_ours || pool::is_own(call, address)? {
         return Err(address_not_found(&address.to_string()));
     }
     if call.exists(&key::public_address(address)) {

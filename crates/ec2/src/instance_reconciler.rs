@@ -292,10 +292,10 @@ fn release_interfaces(
     for id in std::iter::once(instance.interface_id.clone()).chain(more) {
         let at = key::of(call.region, key::INTERFACE, account, &id);
         let Some(interface) = call.get::<Interface>(&at)? else { continue };
-        let is_deleted = interface.attachment.as_ref().is_none_or(|attachment| {
-            attachment.delete_on_termination && attachment.state != AttachmentState::Detaching
-        });
-        if is_deleted {
+        // One that is somebody else's by now is none of this instance's.
+        let own = interface.attachment.as_ref().filter(|a| a.instance_id == instance.id);
+        let Some(attachment) = own else { continue };
+        if attachment.delete_on_termination && attachment.state != AttachmentState::Detaching {
             interface::delete(call, account, &interface)?;
         } else {
             let mut interface = Interface::clone(&interface);

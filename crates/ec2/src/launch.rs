@@ -34,7 +34,7 @@ use base::key::WrappedKey;
 use check::{check_type_options, metadata_options, refuse_what_is_not_here, wanted_credits};
 use device::{Device, Devices, devices};
 use model::ec2::{self as api, op};
-use network::{Network, Source, private_claim};
+use network::{Network, Place, Source, private_claim};
 use service::throttle::Rate;
 use service::{Call, Error, Operation, operation};
 use std::net::Ipv4Addr;
@@ -272,7 +272,15 @@ fn choose<'p>(call: &mut Call<'_>, plan: &'p Plan) -> Result<Vec<Ready<'p>>, Err
     let account = call.account();
     let mut chosen = Chosen::default();
     let mut ready = Vec::with_capacity(plan.network.places.len());
-    for place in &plan.network.places {
+    // An automatic choice leaves to the others what they name.
+    let mut places: Vec<&Place> = plan.network.places.iter().collect();
+    places.sort_by_key(|place| match &place.source {
+        Source::New(fresh) => {
+            fresh.wanted.private_ip.is_none() && fresh.wanted.secondary.is_empty()
+        }
+        Source::Existing(_) => false,
+    });
+    for place in places {
         let (private_ip, further) = match &place.source {
             Source::Existing(interface) => (interface.private_ip, interface::Addresses::default()),
             Source::New(fresh) => {
@@ -285,6 +293,7 @@ fn choose<'p>(call: &mut Call<'_>, plan: &'p Plan) -> Result<Vec<Ready<'p>>, Err
         };
         ready.push(Ready { place, private_ip, further });
     }
+    ready.sort_by_key(|ready| ready.place.device_index);
     Ok(ready)
 }
 

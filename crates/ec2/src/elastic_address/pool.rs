@@ -16,7 +16,7 @@ use super::{address_not_found, check_border_group};
 use crate::launch::free_address;
 use crate::record::{Tags, key};
 use crate::tag;
-use base::{Cidr, Ipv4Cidr};
+use base::Ipv4Cidr;
 use model::ec2 as api;
 use serde::{Deserialize, Serialize};
 use service::filter::{Field, Filters};
@@ -56,12 +56,13 @@ fn key_of(cidr: &Ipv4Cidr) -> String {
     format!("{RANGES}{cidr}")
 }
 
-/// Whether an account has taken the range that `address` lies in.
-pub(crate) fn is_own(call: &Call<'_>, address: Ipv4Addr) -> bool {
-    call.snapshot().scan(RANGES).any(|kv| {
-        let cidr = kv.key().strip_prefix(RANGES).and_then(|text| text.parse::<Ipv4Cidr>().ok());
-        cidr.is_some_and(|cidr| cidr.contains(address))
-    })
+/// Whether an account has taken the range that `address` lies in; the commit depends on no other
+/// range being taken meanwhile.
+///
+/// # Errors
+/// Internal, when a record cannot be read.
+pub(crate) fn is_own(call: &mut Call<'_>, address: Ipv4Addr) -> Result<bool, Error> {
+    Ok(ranges(call)?.iter().any(|range| range.contains(address)))
 }
 
 /// The ranges of the account in this region.
@@ -327,8 +328,11 @@ pub(super) fn describe_public_ipv4_pools(
     })
 }
 
-/// Ranges that the automatic choice of a public address leaves alone.
-pub(crate) fn ranges(call: &Call<'_>) -> Vec<Cidr> {
-    let keys = call.snapshot().scan(RANGES);
-    keys.filter_map(|kv| Some(Cidr::V4(kv.key().strip_prefix(RANGES)?.parse().ok()?))).collect()
+/// Ranges that accounts have taken for themselves, which the automatic choice of a public address
+/// leaves alone; the commit depends on no other range being taken meanwhile.
+///
+/// # Errors
+/// Internal, when a record cannot be read.
+pub(crate) fn ranges(call: &mut Call<'_>) -> Result<Vec<Ipv4Cidr>, Error> {
+    Ok(call.get_all::<ByoipCidr>(RANGES)?.iter().map(|range| range.cidr).collect())
 }

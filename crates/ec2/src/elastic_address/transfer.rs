@@ -185,6 +185,8 @@ pub(super) fn accept_address_transfer(
     let record = ElasticAddress {
         allocation_id: new_id.clone(),
         transfer: None,
+        // A name that the giver chose is not the taker's.
+        domain_name: None,
         tags,
         ..ElasticAddress::clone(&elastic)
     };

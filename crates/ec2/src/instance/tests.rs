@@ -559,6 +559,62 @@ fn network_interfaces_of_a_launch() {
     );
 }
 
+#[test]
+fn an_automatic_address_is_none_that_the_launch_names() {
+    let region = Region::new();
+    let subnet = region
+        .run(|call| {
+            let vpc = crate::vpc::default_vpc(call)?;
+            let small = "172.31.240.0/28".parse().unwrap();
+            let subnet =
+                crate::subnet::new(call, &vpc, small, "us-east-1a", crate::record::Tags::new());
+            let id = subnet.id.clone();
+            crate::subnet::stage(call, subnet)?;
+            Ok(id)
+        })
+        .unwrap();
+    // Eleven are free: all but one are named by the second interface.
+    let named = (5..15).map(|last| api::PrivateIpAddressSpecification {
+        primary: Some(last == 5),
+        private_ip_address: Some(format!("172.31.240.{last}")),
+    });
+    let place = |index: i32| api::InstanceNetworkInterfaceSpecification {
+        device_index: Some(index),
+        subnet_id: Some(subnet.clone()),
+        ..Default::default()
+    };
+    let mut input = request(&region);
+    input.instance_type = Some("m5.large".to_owned());
+    input.network_interfaces = Some(vec![
+        place(0),
+        api::InstanceNetworkInterfaceSpecification {
+            private_ip_addresses: Some(named.collect()),
+            ..place(1)
+        },
+    ]);
+    assert_eq!(launch(&region, input).private_ip_address.as_deref(), Some("172.31.240.4"));
+}
+
+#[test]
+fn an_interface_that_another_instance_has_outlives_this_one() {
+    let region = Region::new();
+    let id = running(&region, request(&region));
+    let interface_id =
+        one(&region, &id).network_interfaces.unwrap()[0].network_interface_id.clone();
+    let at = key::of(region.name, key::INTERFACE, ACCOUNT, &interface_id.unwrap());
+    region
+        .run(|call| {
+            let mut interface = Interface::clone(&*call.get::<Interface>(&at)?.unwrap());
+            interface.attachment.as_mut().unwrap().instance_id = "i-another".to_owned();
+            call.put(&at, interface);
+            Ok(())
+        })
+        .unwrap();
+    gone(&region, &id);
+    let left = region.run(|call| call.peek::<Interface>(&at)).unwrap().unwrap();
+    assert_eq!(left.attachment.as_ref().unwrap().instance_id, "i-another");
+}
+
 /// DescribeInstances answers with kept pieces; `describe_instances` makes the same from the records.
 fn check_answer(region: &Region) {
     let encoded = |answer: &dyn wire::Shape| {

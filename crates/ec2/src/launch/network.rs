@@ -3,7 +3,7 @@
 use crate::interface::{self, Given, Wanted};
 use crate::record::{Interface, SecurityGroup, Subnet, Vpc, key};
 use crate::{elastic_address, instance_type, region, subnet};
-use base::{Cidr, Ipv4Cidr};
+use base::Ipv4Cidr;
 use model::ec2 as api;
 use service::{Call, Error};
 use std::collections::BTreeSet;
@@ -450,8 +450,8 @@ pub(crate) fn free_private_address_but(
 /// to the host, and the ranges that accounts took for themselves to those.
 pub(crate) fn free_public_address(call: &mut Call<'_>) -> Result<Ipv4Addr, Error> {
     let pool = call.environment.public_pool;
-    let own: Vec<Cidr> = elastic_address::ranges(call);
-    let left_alone = |address| own.iter().any(|range| range.contains(IpAddr::V4(address)));
+    let own = elastic_address::ranges(call)?;
+    let left_alone = |address| own.iter().any(|range| range.contains(address));
     free_address(call, &pool, 2, 1, key::public_address, left_alone).ok_or_else(|| {
         Error::client(
             "InsufficientAddressCapacity",
