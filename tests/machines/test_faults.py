@@ -296,6 +296,8 @@ def test_second_daemon_changes_nothing(region):
         assert done.returncode == 1
         return done.stderr
 
+    # The network of the last test's machines goes a moment after them.
+    wait_for(lambda: not any("-vpc-" in line for line in region.kernel_objects()), "the VPCs to be gone", 20, 0.1)
     before = region.kernel_objects()
     assert "cannot listen on" in serve(region.port, region.directory)
     said = serve(free_port(), region.directory)
