@@ -288,7 +288,7 @@ def test_machines_that_end_unwatched(region, ec2, key, group):
     region.wait_residue(ec2, before)
 
 
-def test_second_daemon_changes_nothing(region):
+def test_second_daemon_changes_nothing(region, ec2):
     def serve(port, directory):
         options = ["--driver", "qemu", "--listen", f"127.0.0.1:{port}", "--data-dir", str(directory)]
         options += ["--network-prefix", region.prefix, "--public-pool", region.pool]
@@ -296,8 +296,13 @@ def test_second_daemon_changes_nothing(region):
         assert done.returncode == 1
         return done.stderr
 
-    # The network of the last test's machines goes a moment after them.
-    wait_for(lambda: not any("-vpc-" in line for line in region.kernel_objects()), "the VPCs to be gone", 20, 0.1)
+    def settled():
+        """The routes to the machines of the tests before go a moment after them."""
+        instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+        routes = {line.split()[0] for line in region.kernel_objects() if " via 169.254.255.2 " in line}
+        return routes == {i["PublicIpAddress"] for i in instances if i.get("PublicIpAddress")}
+
+    wait_for(settled, "the routes to be those of the machines", 20, 0.1)
     before = region.kernel_objects()
     assert "cannot listen on" in serve(region.port, region.directory)
     said = serve(free_port(), region.directory)

@@ -6,7 +6,8 @@
 //! public fact (EC2 User Guide, "Regions and Zones").
 
 use crate::record::{
-    Destination, DhcpOptions, InternetGateway, Route, RouteOrigin, RouteTable, Tags, Vpc, key,
+    Destination, DhcpOptions, InternetGateway, Route, RouteOrigin, RouteTable, Subnet, Tags, Vpc,
+    key,
 };
 use crate::{interface, subnet, vpc};
 use base::Ipv4Cidr;
@@ -186,10 +187,15 @@ fn short_name(region: &str) -> String {
     short
 }
 
+/// What a region that is set up has: version 2 has DHCP options, tables and gateways.
+const MARKER_VERSION: u16 = 2;
+
 /// Marks that an account's region is set up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Marker {
     v: u16,
+    /// Not in version 1.
+    #[serde(default)]
     default_dhcp_options_id: String,
 }
 
@@ -204,12 +210,42 @@ fn marker_key(region: &str, account: &str) -> String {
 /// None of the caller's; an internal error when a record cannot be read.
 pub fn set_up(call: &mut Call<'_>) -> Result<(), Error> {
     let marker = marker_key(call.region, call.account());
-    if call.snapshot().get(&marker).is_some() {
+    let found = call.peek::<Marker>(&marker)?;
+    if found.as_ref().is_some_and(|found| found.v >= MARKER_VERSION) {
         return Ok(());
     }
     let default_dhcp_options_id = stage_default_dhcp_options(call);
-    stage_default_vpc(call, &default_dhcp_options_id)?;
-    call.put(&marker, Marker { v: 1, default_dhcp_options_id });
+    match found {
+        None => {
+            stage_default_vpc(call, &default_dhcp_options_id)?;
+        }
+        Some(_) => draw_tables(call, &default_dhcp_options_id)?,
+    }
+    call.put(&marker, Marker { v: MARKER_VERSION, default_dhcp_options_id });
+    Ok(())
+}
+
+/// Version 1 had a default VPC without tables, whose every subnet had a way out: it becomes what a
+/// default VPC is.
+fn draw_tables(call: &mut Call<'_>, dhcp_options_id: &str) -> Result<(), Error> {
+    let (region, account) = (call.region, call.account());
+    for old in call.get_all::<Vpc>(&key::of(region, key::VPC, account, ""))? {
+        let mut vpc = Vpc {
+            v: 2,
+            dhcp_options_id: dhcp_options_id.to_owned(),
+            main_route_table_id: call.new_id("rtb"),
+            default_network_acl_id: call.new_id("acl"),
+            ..Vpc::clone(&old)
+        };
+        vpc::stage_tables(call, &vpc);
+        stage_way_out(call, &mut vpc)?;
+        for subnet in call.get_all::<Subnet>(&key::of(region, key::SUBNET, account, ""))? {
+            if subnet.vpc_id == vpc.id {
+                let network_acl_id = vpc.default_network_acl_id.clone();
+                subnet::stage(call, Subnet { v: 2, network_acl_id, ..Subnet::clone(&subnet) })?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -249,17 +285,32 @@ fn stage_default_dhcp_options(call: &mut Call<'_>) -> String {
 /// Stages a default VPC with all its parts: internet gateway, the route to it, a subnet in each zone
 /// (VPC User Guide, "Default VPC components").
 pub(crate) fn stage_default_vpc(call: &mut Call<'_>, dhcp_options_id: &str) -> Result<Vpc, Error> {
-    let (region, account) = (call.region, call.account());
+    let region = call.region;
     let cidr = Ipv4Cidr::containing([172, 31, 0, 0].into(), 16);
     let mut vpc = vpc::stage(call, cidr, dhcp_options_id, Tags::new());
+    vpc.is_default = true;
+    vpc.dns_hostnames = true;
+    stage_way_out(call, &mut vpc)?;
+    for (index, zone) in (0u64..).zip(zones(region)) {
+        let Some(network) = cidr.nth(index << 12) else { break };
+        let mut subnet =
+            subnet::new(call, &vpc, Ipv4Cidr::containing(network, 20), &zone.name, Tags::new());
+        subnet.default_for_az = true;
+        subnet.map_public_ip_on_launch = true;
+        subnet::stage(call, subnet)?;
+    }
+    Ok(vpc)
+}
+
+/// Stages a VPC with an internet gateway and the route to it in the main table.
+fn stage_way_out(call: &mut Call<'_>, vpc: &mut Vpc) -> Result<(), Error> {
+    let (region, account) = (call.region, call.account());
     let gateway = InternetGateway {
         v: 1,
         id: call.new_id("igw"),
         vpc_id: Some(vpc.id.clone()),
         tags: Tags::new(),
     };
-    vpc.is_default = true;
-    vpc.dns_hostnames = true;
     vpc.internet_gateway_id = Some(gateway.id.clone());
     let at = key::of(region, key::ROUTE_TABLE, account, &vpc.main_route_table_id);
     if let Some(table) = call.get::<RouteTable>(&at)? {
@@ -273,15 +324,7 @@ pub(crate) fn stage_default_vpc(call: &mut Call<'_>, dhcp_options_id: &str) -> R
     }
     call.put(&key::of(region, key::INTERNET_GATEWAY, account, &gateway.id.clone()), gateway);
     call.put(&key::of(region, key::VPC, account, &vpc.id), vpc.clone());
-    for (index, zone) in (0u64..).zip(zones(region)) {
-        let Some(network) = cidr.nth(index << 12) else { break };
-        let mut subnet =
-            subnet::new(call, &vpc, Ipv4Cidr::containing(network, 20), &zone.name, Tags::new());
-        subnet.default_for_az = true;
-        subnet.map_public_ip_on_launch = true;
-        subnet::stage(call, subnet)?;
-    }
-    Ok(vpc)
+    Ok(())
 }
 
 const REGION_FILTERS: &[Field<api::Region>] = &[
@@ -514,5 +557,54 @@ mod tests {
             region.refused(describe_availability_zones, unknown),
             "InvalidParameterValue: Invalid availability zone: [us-east-1z]"
         );
+    }
+
+    /// What version 1 wrote: none of the members that have come since, no tables, no gateways.
+    #[test]
+    fn a_region_of_version_1_gets_its_tables() {
+        let region = Region::new();
+        let all = |kind: &str| format!("/us-east-1/{kind}/");
+        region
+            .run(|call| {
+                for kind in [key::ROUTE_TABLE, key::NETWORK_ACL, key::INTERNET_GATEWAY] {
+                    for kv in call.snapshot().clone().scan(&all(kind)) {
+                        call.delete(kv.key());
+                    }
+                }
+                for kind in [key::VPC, key::SUBNET, key::REGION] {
+                    for kv in call.snapshot().clone().scan(&all(kind)) {
+                        let mut old: serde_json::Value =
+                            serde_json::from_slice(kv.value()).expect("a record is JSON");
+                        let members = old.as_object_mut().expect("a record is an object");
+                        members.retain(|name, _| {
+                            !["main_route_table_id", "default_network_acl_id", "network_acl_id"]
+                                .contains(&name.as_str())
+                                && !["internet_gateway_id", "default_dhcp_options_id"]
+                                    .contains(&name.as_str())
+                        });
+                        old["v"] = 1.into();
+                        call.put(kv.key(), old);
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+        region.run(set_up).unwrap();
+        let (vpcs, subnets, tables) = region
+            .run(|call| {
+                Ok((
+                    call.scan::<Vpc>(&all(key::VPC))?,
+                    call.scan::<Subnet>(&all(key::SUBNET))?,
+                    call.scan::<RouteTable>(&all(key::ROUTE_TABLE))?,
+                ))
+            })
+            .unwrap();
+        assert_eq!((vpcs.len(), subnets.len(), tables.len()), (1, 6, 1));
+        assert_eq!(tables[0].id, vpcs[0].main_route_table_id);
+        assert_eq!(tables[0].routes[0].target, *vpcs[0].internet_gateway_id.as_ref().unwrap());
+        assert!(vpcs[0].is_default);
+        assert!(subnets.iter().all(|s| s.network_acl_id == vpcs[0].default_network_acl_id));
+        region.run(set_up).unwrap();
+        assert_eq!(region.run(|call| call.scan::<Vpc>(&all(key::VPC))).unwrap(), vpcs);
     }
 }

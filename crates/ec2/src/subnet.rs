@@ -118,7 +118,7 @@ pub(crate) fn new(
     tags: Tags,
 ) -> Subnet {
     Subnet {
-        v: 1,
+        v: 2,
         id: call.new_id("subnet"),
         vpc_id: vpc.id.clone(),
         cidr,

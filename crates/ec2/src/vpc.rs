@@ -112,7 +112,7 @@ pub(crate) fn default_vpc(call: &Call<'_>) -> Result<Arc<Vpc>, Error> {
 /// again by the same call.
 pub(crate) fn stage(call: &mut Call<'_>, cidr: Ipv4Cidr, dhcp_options_id: &str, tags: Tags) -> Vpc {
     let vpc = Vpc {
-        v: 1,
+        v: 2,
         id: call.new_id("vpc"),
         cidr,
         is_default: false,
@@ -129,6 +129,14 @@ pub(crate) fn stage(call: &mut Call<'_>, cidr: Ipv4Cidr, dhcp_options_id: &str, 
         internet_gateway_id: None,
         tags,
     };
+    stage_tables(call, &vpc);
+    crate::security_group::put_default(call, &vpc.id, &vpc.default_group_id);
+    call.put(&key::of(call.region, key::VPC, call.account(), &vpc.id), vpc.clone());
+    vpc
+}
+
+/// Stages the main route table and the default network ACL that a VPC names.
+pub(crate) fn stage_tables(call: &mut Call<'_>, vpc: &Vpc) {
     let table = RouteTable {
         v: 1,
         id: vpc.main_route_table_id.clone(),
@@ -151,9 +159,6 @@ pub(crate) fn stage(call: &mut Call<'_>, cidr: Ipv4Cidr, dhcp_options_id: &str, 
     let (region, account) = (call.region, call.account());
     call.put(&key::of(region, key::ROUTE_TABLE, account, &vpc.main_route_table_id), table);
     call.put(&key::of(region, key::NETWORK_ACL, account, &vpc.default_network_acl_id), acl);
-    crate::security_group::put_default(call, &vpc.id, &vpc.default_group_id);
-    call.put(&key::of(region, key::VPC, account, &vpc.id), vpc.clone());
-    vpc
 }
 
 /// The entry of a default network ACL: everything passes.

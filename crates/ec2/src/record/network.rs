@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 /// A virtual private cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vpc {
-    /// Record version, 1.
+    /// Record version, 2.
     pub v: u16,
     /// `vpc-…`.
     pub id: String,
@@ -40,9 +40,11 @@ pub struct Vpc {
     pub ipv6_cidrs: Vec<CidrAssociation<Ipv6Cidr>>,
     /// Default security group.
     pub default_group_id: String,
-    /// Main route table.
+    /// Main route table. Version 1 has none ([`crate::region::set_up`] draws it).
+    #[serde(default)]
     pub main_route_table_id: String,
-    /// Default network ACL.
+    /// Default network ACL; not in version 1.
+    #[serde(default)]
     pub default_network_acl_id: String,
     /// The internet gateway that is attached.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -84,7 +86,7 @@ pub struct DhcpOptions {
 /// A subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
-    /// Record version, 1.
+    /// Record version, 2.
     pub v: u16,
     /// `subnet-…`.
     pub id: String,
@@ -110,7 +112,8 @@ pub struct Subnet {
     /// Explicitly associated route table; the VPC's main one when `None`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub route_table_id: Option<String>,
-    /// Its network ACL.
+    /// Its network ACL; not in version 1.
+    #[serde(default)]
     pub network_acl_id: String,
     /// Ranges that are kept free or are only given as prefixes.
     #[serde(default, skip_serializing_if = "is_default")]
