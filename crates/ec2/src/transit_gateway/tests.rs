@@ -216,7 +216,8 @@ fn an_attachment_has_the_options_that_are_built() {
     let gateway_id = gateway(&region, Default::default()).transit_gateway_id.unwrap();
     type Options = api::CreateTransitGatewayVpcAttachmentRequestOptions;
     type Change = api::ModifyTransitGatewayVpcAttachmentRequestOptions;
-    let cases: [(&str, fn(&mut Options, &mut Change, Option<String>)); 3] = [
+    type Set = fn(&mut Options, &mut Change, Option<String>);
+    let cases: [(&str, Set); 3] = [
         ("ApplianceModeSupport=enable", |o, c, v| {
             (o.appliance_mode_support, c.appliance_mode_support) = (v.clone(), v);
         }),
@@ -767,7 +768,8 @@ fn options_change_and_what_is_not_built_is_refused() {
     // What every gateway is like may be said, and no more.
     type Options = api::TransitGatewayRequestOptions;
     type Change = api::ModifyTransitGatewayOptions;
-    let cases: [(&str, fn(&mut Options, &mut Change, Option<String>)); 4] = [
+    type Set = fn(&mut Options, &mut Change, Option<String>);
+    let cases: [(&str, Set); 4] = [
         ("AutoAcceptSharedAttachments=enable", |o, c, v| {
             (o.auto_accept_shared_attachments, c.auto_accept_shared_attachments) = (v.clone(), v);
         }),
