@@ -32,7 +32,7 @@ mod tests;
 pub(crate) use address::{Addresses, Chosen, Pool, Wanted, check_in_subnet, claim, unclaim};
 pub(crate) use attach::{check_addresses, check_card, check_count, check_free};
 pub(crate) use describe::attachment_status;
-pub(crate) use make::{Given, New, create, delete, release};
+pub(crate) use make::{Given, New, create, delete, delete_by_id, release};
 
 use crate::record::{self, Instance, Interface, InterfaceKind, key};
 use crate::region;

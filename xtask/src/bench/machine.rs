@@ -87,8 +87,8 @@ fn last_number(command: &mut Command) -> Result<f64> {
         bail!("the measurement failed: {last}");
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let numbers = text.lines().rev().filter_map(|l| l.split_whitespace().next_back()?.parse().ok());
-    numbers.take(1).next().with_context(|| format!("no number in {text:?}"))
+    let number = text.lines().rev().find_map(|l| l.split_whitespace().next_back()?.parse().ok());
+    number.with_context(|| format!("no number in {text:?}"))
 }
 
 /// A region with real machines; it is taken down when this is dropped.

@@ -109,6 +109,17 @@ pub(crate) fn delete(
     Ok(())
 }
 
+/// [`delete`] of the interface with this id, if it is still there.
+///
+/// # Errors
+/// Internal: a record cannot be read.
+pub(crate) fn delete_by_id(call: &mut Call<'_>, account: &str, id: &str) -> Result<(), Error> {
+    match call.get::<Interface>(&key_of(call, account, id))? {
+        Some(interface) => delete(call, account, &interface),
+        None => Ok(()),
+    }
+}
+
 /// Gives a public address back to the pool that was `interface_id`'s own.
 ///
 /// # Errors
@@ -230,11 +241,11 @@ impl Given {
     pub(crate) fn wanted(self, subnet: &Subnet) -> Result<Wanted, Error> {
         let mut wanted = Wanted { primary_ipv6: self.primary_ipv6, ..Wanted::default() };
         if let Some(text) = self.private_ip_address.filter(|text| !text.is_empty()) {
-            wanted.private_ip = Some(launch::check_private_address(&text, &subnet.cidr)?);
+            wanted.private_ip = Some(launch::check_private_address(&text, subnet)?);
         }
         for given in self.private_ip_addresses {
             let text = given.private_ip_address.unwrap_or_default();
-            let address = launch::check_private_address(&text, &subnet.cidr)?;
+            let address = launch::check_private_address(&text, subnet)?;
             if given.primary == Some(true) {
                 if wanted.private_ip.is_some_and(|primary| primary != address) {
                     return Err(Error::invalid_parameter_combination(

@@ -395,23 +395,13 @@ fn group_by_name(call: &mut Call<'_>, vpc_id: &str, name: &str) -> Result<String
 ///
 /// # Errors
 /// `InvalidParameterValue`: it is none, or not the subnet's to give.
-pub(crate) fn check_private_address(text: &str, range: &Ipv4Cidr) -> Result<Ipv4Addr, Error> {
+pub(crate) fn check_private_address(text: &str, subnet: &Subnet) -> Result<Ipv4Addr, Error> {
     let address: Ipv4Addr = text.parse().map_err(|_| {
         Error::invalid_parameter_value(format!(
             "Value ({text}) for parameter privateIpAddress is invalid. Invalid IPv4 address."
         ))
     })?;
-    if !range.contains(address) {
-        return Err(Error::invalid_parameter_value(format!(
-            "Address {address} does not fall within the subnet's address range"
-        )));
-    }
-    let index = u32::from(address) - u32::from(range.network());
-    if index < 4 || address == range.last() {
-        return Err(Error::invalid_parameter_value(format!(
-            "Address {address} is in subnet's reserved address range"
-        )));
-    }
+    interface::check_in_subnet(address, subnet)?;
     Ok(address)
 }
 

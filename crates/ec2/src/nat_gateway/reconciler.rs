@@ -1,7 +1,7 @@
 //! Moves NAT gateways on; the states are drawn in [`super`].
 
 use crate::interface;
-use crate::record::{Interface, NatGateway, Progress, key};
+use crate::record::{NatGateway, Progress, key};
 use service::reconcile::Reconciler;
 use service::{Call, Effect, Error};
 
@@ -30,10 +30,7 @@ fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
         }
         Progress::Pending => gateway.state = Progress::Available,
         Progress::Deleting => {
-            let at = key::of(call.region, key::INTERFACE, account, &gateway.interface_id);
-            if let Some(own) = call.get::<Interface>(&at)? {
-                interface::delete(call, account, &own)?;
-            }
+            interface::delete_by_id(call, account, &gateway.interface_id)?;
             gateway.state = Progress::Deleted;
             gateway.deleted = Some(now);
         }

@@ -5,8 +5,8 @@ use super::{
     ATTACHMENT, Live, ROUTE_TABLE, TRANSIT_GATEWAY, incorrect_state, invalid_state, keep, set,
 };
 use crate::record::{
-    Interface, InterfaceKind, Progress, Subnet, Tags, TransitGateway, TransitGatewayAttachment,
-    TransitGatewayRouteTable, key,
+    InterfaceKind, Progress, Subnet, Tags, TransitGateway, TransitGatewayAttachment,
+    TransitGatewayRouteTable,
 };
 use crate::{interface, subnet, tag, vpc};
 use model::ec2::{self as api, op};
@@ -235,7 +235,7 @@ pub(super) fn modify(
         };
         changed.subnet_ids.remove(index);
         let interface_id = changed.interface_ids.remove(index);
-        remove_interface(call, call.account(), &interface_id)?;
+        interface::delete_by_id(call, call.account(), &interface_id)?;
     }
     let added = input.add_subnet_ids.unwrap_or_default();
     changed.subnet_ids.extend(added.iter().cloned());
@@ -250,22 +250,6 @@ pub(super) fn modify(
     Ok(api::ModifyTransitGatewayVpcAttachmentResult {
         transit_gateway_vpc_attachment: Some(describe::vpc_attachment(call.account(), &attachment)),
     })
-}
-
-/// Stages the removal of an attachment's interface, if it is still there.
-///
-/// # Errors
-/// Internal: a record cannot be read.
-pub(super) fn remove_interface(
-    call: &mut Call<'_>,
-    account: &str,
-    interface_id: &str,
-) -> Result<(), Error> {
-    let at = key::of(call.region, key::INTERFACE, account, interface_id);
-    match call.get::<Interface>(&at)? {
-        Some(interface) => interface::delete(call, account, &interface),
-        None => Ok(()),
-    }
 }
 
 pub(super) fn delete(
@@ -321,7 +305,7 @@ pub(super) fn reject(
     let id = input.transit_gateway_attachment_id.unwrap_or_default();
     let attachment = waiting(call, &id)?;
     for interface_id in &attachment.interface_ids {
-        remove_interface(call, call.account(), interface_id)?;
+        interface::delete_by_id(call, call.account(), interface_id)?;
     }
     let mut changed = TransitGatewayAttachment::clone(&attachment);
     changed.interface_ids.clear();

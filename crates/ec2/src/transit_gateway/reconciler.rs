@@ -4,7 +4,6 @@
 //! the node: what is available is in the plan of the network from then on
 //! ([`crate::network_plan`]), and what is being deleted is in it no longer.
 
-use super::attachment::remove_interface;
 use crate::record::{
     Progress, TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable, key,
 };
@@ -113,7 +112,7 @@ fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
             }
             if attachment.state == Progress::Deleting && !attachment.interface_ids.is_empty() {
                 for interface_id in &attachment.interface_ids {
-                    remove_interface(call, account, interface_id)?;
+                    crate::interface::delete_by_id(call, account, interface_id)?;
                 }
                 let mut next = TransitGatewayAttachment::clone(&attachment);
                 next.interface_ids.clear();

@@ -1,7 +1,6 @@
 //! ModifyVpcEndpoint.
 
 use super::create::{FULL_ACCESS, add_subnets, check_private_dns, chosen};
-use super::reconciler::remove_interface;
 use super::{ID, add_route, check_address_type, check_policy, find, invalid, offer, remove_route};
 use crate::record::{Interface, Progress, VpcEndpoint, key};
 use crate::{interface, vpc};
@@ -107,7 +106,7 @@ fn modify_interfaces(
         };
         endpoint.subnet_ids.remove(index);
         let interface_id = endpoint.interface_ids.remove(index);
-        remove_interface(call, call.account(), &interface_id)?;
+        interface::delete_by_id(call, call.account(), &interface_id)?;
     }
     let places = chosen(input.subnet_configurations)?;
     let mut added = input.add_subnet_ids.unwrap_or_default();

@@ -2,7 +2,7 @@
 //! interfaces back.
 
 use crate::interface;
-use crate::record::{Interface, Progress, VpcEndpoint, key};
+use crate::record::{Progress, VpcEndpoint, key};
 use crate::transit_gateway::reconciler::{Step, step};
 use service::reconcile::Reconciler;
 use service::{Call, Effect, Error};
@@ -17,19 +17,6 @@ fn work_key(record_key: &str) -> Option<String> {
     (kind == key::VPC_ENDPOINT).then(|| record_key.to_owned())
 }
 
-/// Stages the removal of an endpoint's interface, if it is still there.
-pub(super) fn remove_interface(
-    call: &mut Call<'_>,
-    account: &str,
-    interface_id: &str,
-) -> Result<(), Error> {
-    let at = key::of(call.region, key::INTERFACE, account, interface_id);
-    match call.get::<Interface>(&at)? {
-        Some(interface) => interface::delete(call, account, &interface),
-        None => Ok(()),
-    }
-}
-
 fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
     let Some((_, _, account, _)) = key::parts(work_key) else { return Ok(()) };
     let Some(endpoint) = call.peek::<VpcEndpoint>(work_key)? else { return Ok(()) };
@@ -38,7 +25,7 @@ fn run(call: &mut Call<'_>, work_key: &str) -> Result<(), Error> {
         Step::Become(Progress::Deleted) if endpoint.gateway => call.delete(work_key),
         Step::Become(Progress::Deleted) => {
             for interface_id in &endpoint.interface_ids {
-                remove_interface(call, account, interface_id)?;
+                interface::delete_by_id(call, account, interface_id)?;
             }
             let gone = VpcEndpoint {
                 state: Progress::Deleted,
